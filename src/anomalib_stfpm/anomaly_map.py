@@ -1,0 +1,65 @@
+"""The anomaly map of STFPM: where the student fails to match the teacher."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from .feature_distance import feature_distances
+
+
+class AnomalyMap(nn.Module):
+    r"""Product of the level maps, upsampled once to the image size (paper, section 3.3).
+
+    The map of a level is the squared distance between normalised teacher and student features. All level maps are
+    resized to ``map_size`` and multiplied, and the product is resized to the image, both times bilinearly.
+
+    Args:
+        map_size: Height and width at which the level maps are multiplied, in pixels. ``None`` takes a quarter of the
+            image, as the original does.
+
+    Raises:
+        ValueError: If ``map_size`` is not positive.
+
+    Shape:
+        - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
+        - Output: ``(N, 1, H, W)``.
+    """
+
+    def __init__(self, map_size: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        if map_size is not None and (len(map_size) != 2 or min(map_size) < 1):
+            msg = f"map_size must be a positive height and width in pixels: got {map_size}."
+            raise ValueError(msg)
+        self.map_size = map_size
+
+    def forward(
+        self,
+        teacher_pyramid: Sequence[torch.Tensor],
+        student_pyramid: Sequence[torch.Tensor],
+        image_size: tuple[int, int] | torch.Size,
+    ) -> torch.Tensor:
+        """Compute the anomaly maps of a batch.
+
+        Args:
+            teacher_pyramid: One ``(N, C_l, H_l, W_l)`` tensor a level.
+            student_pyramid: Tensors of the same shapes.
+            image_size: Height and width of the images, in pixels.
+
+        Returns:
+            Anomaly maps of shape ``(N, 1, H, W)``; higher is more anomalous.
+
+        Raises:
+            ValueError: If the pyramids do not match each other.
+        """
+        height, width = image_size
+        map_size = self.map_size or (height // 4, width // 4)
+        level_maps = [
+            interpolate(distance.unsqueeze(1), size=map_size, mode="bilinear", align_corners=False)
+            for distance in feature_distances(teacher_pyramid, student_pyramid)
+        ]
+        product = level_maps[0]
+        for level_map in level_maps[1:]:
+            product = product * level_map
+        return interpolate(product, size=(height, width), mode="bilinear", align_corners=False)

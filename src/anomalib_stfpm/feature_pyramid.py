@@ -1,0 +1,197 @@
+"""A feature pyramid: the intermediate feature maps of a timm backbone at chosen levels."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+import timm
+import torch
+from timm.models import get_pretrained_cfg
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+PAPER_STRIDES = (4, 8, 16)
+"""Strides of the paper's pyramid, conv2_x to conv4_x of a ResNet (section 3.2)."""
+
+BATCH_NORM_MOMENTUM = 0.1
+"""Share of each new batch in the running statistics of batch normalisation."""
+
+
+class FeaturePyramid(nn.Module):
+    """A timm backbone that returns its feature maps at the chosen levels.
+
+    The backbone is cut after the deepest level, so it holds no parameter that the pyramid does not need. Its weights are
+    random, drawn as timm does for its family. Normalisation is torchvision's, as in the original: every gain starts at
+    one (timm starts the last one of each residual block at zero), and running statistics take in a tenth of each new
+    batch (timm's TensorFlow families a hundredth, too little for the few hundred steps that a student trains).
+    Pretrained weights are loaded separately, see :meth:`load_backbone`.
+
+    Args:
+        backbone: Name of a timm model, with or without a pretrained tag, such as ``"resnet18.tv_in1k"``.
+        layers: Levels of the pyramid, each a module name such as ``"layer1"`` or an index into
+            :func:`available_levels`. ``None`` takes the levels of stride 4, 8 and 16, those of the paper.
+
+    Raises:
+        ValueError: If timm does not know the backbone, or a level is unknown or named twice, or there is none.
+
+    Shape:
+        - Input: ``(N, 3, H, W)``
+        - Output: a list with one ``(N, C_l, H_l, W_l)`` tensor a level, shallowest first.
+
+    Example:
+        >>> pyramid = FeaturePyramid("resnet18.tv_in1k", ["layer1", "layer2"])
+        >>> [tuple(level.shape) for level in pyramid(torch.zeros(1, 3, 64, 64))]
+        [(1, 64, 16, 16), (1, 128, 8, 8)]
+    """
+
+    def __init__(self, backbone: str, layers: Sequence[str | int] | None = None) -> None:
+        super().__init__()
+        levels = available_levels(backbone)
+        self.layers = resolve_layers(backbone, layers)
+        self._indices = [list(levels).index(layer) for layer in self.layers]
+        self.backbone = timm.create_model(backbone, pretrained=False)
+        self.backbone.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
+        _normalise_as_torchvision(self.backbone)
+        self.backbone.to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU too
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the feature map of every level.
+
+        Args:
+            images: Pre-processed images of shape ``(N, 3, H, W)``.
+
+        Returns:
+            One ``(N, C_l, H_l, W_l)`` tensor a level, shallowest first.
+        """
+        features: list[torch.Tensor] = self.backbone.forward_intermediates(
+            images, indices=self._indices, output_fmt="NCHW", intermediates_only=True
+        )
+        return features
+
+    def load_backbone(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Load backbone weights that are keyed as timm keys the complete model.
+
+        Keys of parts that the pyramid does not hold (deeper stages, classifier) are left out.
+
+        Args:
+            state_dict: Weights of the complete backbone. Must hold every key of this pyramid's backbone, but for
+                ``num_batches_tracked``, which old files lack.
+        """
+        own = self.backbone.state_dict()
+        self.backbone.load_state_dict(
+            {key: state_dict[key] if key in state_dict else value for key, value in own.items()}
+        )
+
+
+def available_levels(backbone: str) -> dict[str, int]:
+    """List the levels of a backbone.
+
+    Args:
+        backbone: Name of a timm model.
+
+    Returns:
+        The stride of every level by module name, shallowest first. A level's index is its place in this order.
+
+    Raises:
+        ValueError: If timm does not know the backbone.
+
+    Example:
+        >>> available_levels("resnet18.tv_in1k")
+        {'act1': 2, 'layer1': 4, 'layer2': 8, 'layer3': 16, 'layer4': 32}
+    """
+    check_backbone(backbone)
+    with torch.device("meta"):
+        model = timm.create_model(backbone, pretrained=False)
+    return {level["module"]: level["reduction"] for level in model.feature_info}
+
+
+def check_backbone(backbone: str) -> None:
+    """Check that timm knows a backbone.
+
+    Args:
+        backbone: Name of a timm model, with or without a pretrained tag.
+
+    Raises:
+        ValueError: If the name or its tag is unknown, in which case the message names the nearest known names, or the
+            backbone takes pictures of one size only, as most transformers do.
+    """
+    architecture, _, tag = backbone.partition(".")
+    if not timm.is_model(architecture):
+        nearest = get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
+        msg = f"timm has no backbone '{backbone}'; {_did_you_mean(nearest)}timm.list_models() lists all names."
+        raise ValueError(msg)
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and backbone not in tagged:
+        nearest = get_close_matches(backbone, tagged, n=1, cutoff=0.0)
+        msg = f"timm's '{architecture}' has no pretrained tag '{tag}'; {_did_you_mean(nearest)}tags are: {_list(tagged)}."
+        raise ValueError(msg)
+    if get_pretrained_cfg(backbone).fixed_input_size:
+        msg = f"'{backbone}' takes pictures of one size only: STFPM needs a convolutional backbone."
+        raise ValueError(msg)
+
+
+def resolve_layers(backbone: str, layers: Sequence[str | int] | None) -> list[str]:
+    """Turn level names and indices into module names, shallowest first.
+
+    Args:
+        backbone: Name of a timm model.
+        layers: Module names or indices of levels, or ``None`` for the levels of stride 4, 8 and 16.
+
+    Returns:
+        Module names in the order in which the backbone computes them.
+
+    Raises:
+        ValueError: If the backbone or a level is unknown, a level is named twice, there is none, or ``layers`` is
+            ``None`` and the backbone has no level of stride 4, 8 or 16.
+
+    Example:
+        >>> resolve_layers("resnet18.tv_in1k", None)
+        ['layer1', 'layer2', 'layer3']
+        >>> resolve_layers("tf_efficientnet_lite0", [1, "blocks.2"])
+        ['blocks.1', 'blocks.2']
+    """
+    levels = available_levels(backbone)
+    names = list(levels)
+    choice = f"levels of {backbone} are: {_list(f'{i} {name}' for i, name in enumerate(names))}."
+    if layers is None:
+        # Where several levels share a stride, the deepest is the stage's output.
+        deepest = {stride: name for name, stride in levels.items()}
+        chosen = [deepest[stride] for stride in PAPER_STRIDES if stride in deepest]
+        if not chosen:
+            msg = f"{backbone} has no level of stride 4, 8 or 16: name the layers; {choice}"
+            raise ValueError(msg)
+        return chosen
+    if isinstance(layers, str | int) or not layers:
+        msg = f"layers must be a list of at least one level, got {layers!r}; {choice}"
+        raise ValueError(msg)
+    resolved = []
+    for layer in layers:
+        if isinstance(layer, int) and not isinstance(layer, bool) and 0 <= layer < len(names):
+            resolved.append(names[layer])
+        elif layer in levels:
+            resolved.append(str(layer))
+        else:
+            nearest = get_close_matches(str(layer), names, n=1, cutoff=0.4)
+            msg = f"{backbone} has no level {layer!r}; {_did_you_mean(nearest)}{choice}"
+            raise ValueError(msg)
+    duplicates = sorted({name for name in resolved if resolved.count(name) > 1})
+    if duplicates:
+        msg = f"layers must differ, but {_list(duplicates)} is named more than once in {list(layers)!r}."
+        raise ValueError(msg)
+    return sorted(resolved, key=names.index)
+
+
+def _normalise_as_torchvision(module: nn.Module) -> None:
+    """Start every normalisation gain at one, and set the momentum of running statistics to PyTorch's default."""
+    for layer in module.modules():
+        if isinstance(layer, _BatchNorm | nn.GroupNorm | nn.LayerNorm) and layer.weight is not None:
+            nn.init.ones_(layer.weight)
+        if isinstance(layer, _BatchNorm):
+            layer.momentum = BATCH_NORM_MOMENTUM
+
+
+def _did_you_mean(nearest: Sequence[str]) -> str:
+    return f"did you mean {' or '.join(repr(name) for name in nearest)}? " if nearest else ""
+
+
+def _list(names: object) -> str:
+    return ", ".join(names)  # type: ignore[call-overload]

