@@ -20,29 +20,15 @@ from unittest.mock import patch
 import anomalib.models
 import timm
 import torch
-from anomalib.data import AnomalibDataModule, Folder, MVTecAD
+from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
 from anomalib.models import AnomalibModule
 from lightning.pytorch import seed_everything
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.feature_pyramid import resolve_layers
 from anomalib_stfpm.teacher_weights import read
-
-
-def make_datamodule(root: Path, category: str, seed: int) -> AnomalibDataModule:
-    """Read a category with masks as MVTecAD, one without as Folder."""
-    if (root / category / "ground_truth").is_dir():
-        return MVTecAD(root=root, category=category, num_workers=0, seed=seed)
-    return Folder(
-        name=category,
-        root=root / category,
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        abnormal_dir=sorted(f"test/{path.name}" for path in (root / category / "test").iterdir() if path.name != "good"),
-        num_workers=0,
-        seed=seed,
-    )
 
 
 def make_ours(backbone: str, teacher_weights: str) -> AnomalibModule:
@@ -51,7 +37,7 @@ def make_ours(backbone: str, teacher_weights: str) -> AnomalibModule:
 
 
 def make_anomalib(backbone: str, teacher_weights: str) -> AnomalibModule:
-    """anomalib's model, which takes pretrained weights from the hub only: give it the same ones by hand."""
+    """Anomalib's model, which takes pretrained weights from the hub only: give it the same ones by hand."""
     create_model = timm.create_model
 
     def create_without_weights(*args: Any, **kwargs: Any) -> torch.nn.Module:  # noqa: ANN401
@@ -105,7 +91,7 @@ def main() -> None:
     results = {}
     for name, make in {"anomalib_stfpm.Stfpm": make_ours, "anomalib.models.Stfpm": make_anomalib}.items():
         seed_everything(arguments.seed)
-        datamodule = make_datamodule(arguments.root, arguments.category, arguments.seed)
+        datamodule = MVTecLayout(arguments.root, arguments.category, num_workers=0)
         results[name] = measure(make(arguments.backbone, arguments.teacher_weights), datamodule, arguments.epochs)
         print(name, results[name], flush=True)
 
@@ -119,7 +105,7 @@ def main() -> None:
     if arguments.output:
         record = {
             "results": results,
-            "arguments": {key: str(value) for key, value in vars(arguments).items()},
+            "settings": {name: getattr(arguments, name) for name in ("category", "backbone", "epochs", "seed")},
             "versions": {name: version(name) for name in ("anomalib", "anomalib-stfpm", "timm", "torch")},
             "cpu": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
         }

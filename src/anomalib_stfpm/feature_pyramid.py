@@ -19,10 +19,10 @@ BATCH_NORM_MOMENTUM = 0.1
 class FeaturePyramid(nn.Module):
     """A timm backbone that returns its feature maps at the chosen levels.
 
-    The backbone is cut after the deepest level, so it holds no parameter that the pyramid does not need. Its weights are
-    random, drawn as timm does for its family. Normalisation is torchvision's, as in the original: every gain starts at
-    one (timm starts the last one of each residual block at zero), and running statistics take in a tenth of each new
-    batch (timm's TensorFlow families a hundredth, too little for the few hundred steps that a student trains).
+    The backbone is cut after the deepest level, so it holds no parameter that the pyramid does not need. Its weights
+    are random, drawn as timm does for its family. Normalisation is torchvision's, as in the original: every gain starts
+    at one (timm starts the last one of each residual block at zero), and running statistics take in a tenth of each
+    new batch (timm's TensorFlow families a hundredth, too little for the few hundred steps that a student trains).
     Pretrained weights are loaded separately, see :meth:`load_backbone`.
 
     Args:
@@ -77,9 +77,7 @@ class FeaturePyramid(nn.Module):
                 ``num_batches_tracked``, which old files lack.
         """
         own = self.backbone.state_dict()
-        self.backbone.load_state_dict(
-            {key: state_dict[key] if key in state_dict else value for key, value in own.items()}
-        )
+        self.backbone.load_state_dict({key: state_dict.get(key, value) for key, value in own.items()})
 
 
 def available_levels(backbone: str) -> dict[str, int]:
@@ -122,7 +120,9 @@ def check_backbone(backbone: str) -> None:
     tagged = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and backbone not in tagged:
         nearest = get_close_matches(backbone, tagged, n=1, cutoff=0.0)
-        msg = f"timm's '{architecture}' has no pretrained tag '{tag}'; {_did_you_mean(nearest)}tags are: {_list(tagged)}."
+        msg = (
+            f"timm's '{architecture}' has no pretrained tag '{tag}'; {_did_you_mean(nearest)}tags are: {_list(tagged)}."
+        )
         raise ValueError(msg)
     if get_pretrained_cfg(backbone).fixed_input_size:
         msg = f"'{backbone}' takes pictures of one size only: STFPM needs a convolutional backbone."

@@ -71,7 +71,7 @@ class Stfpm(AnomalibModule):
         visualizer: Visualizer, or whether to use anomalib's default.
 
     Raises:
-        ValueError: If the backbone, a level, a weight or a size is not valid.
+        ValueError: If the backbone, a level, a size, a weight or a constant of SGD is not valid.
 
     Example:
         >>> from anomalib.data import MVTecAD
@@ -112,6 +112,7 @@ class Stfpm(AnomalibModule):
         if level_weights is not None and len(level_weights) != len(layers):
             msg = f"level_weights must have one weight for each of {layers}: got {level_weights}."
             raise ValueError(msg)
+        _check_sgd(learning_rate, momentum, weight_decay)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(input_size, backbone)
         super().__init__(
@@ -323,6 +324,18 @@ def _size(name: str, size: Sequence[int]) -> tuple[int, int]:
         raise ValueError(msg)
     height, width = size
     return int(height), int(width)
+
+
+def _check_sgd(learning_rate: float, momentum: float, weight_decay: float) -> None:
+    if not 0 < learning_rate < float("inf"):
+        msg = f"learning_rate must be positive: got {learning_rate}."
+        raise ValueError(msg)
+    if not 0 <= momentum < 1:
+        msg = f"momentum must be at least 0 and less than 1: got {momentum}."
+        raise ValueError(msg)
+    if not 0 <= weight_decay < float("inf"):
+        msg = f"weight_decay must not be negative: got {weight_decay}."
+        raise ValueError(msg)
 
 
 def _has_length(trainer: pl.Trainer) -> bool:

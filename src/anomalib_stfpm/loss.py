@@ -47,9 +47,7 @@ class StfpmLoss(nn.Module):
             raise ValueError(msg)
         self.register_buffer("level_weights", weights, persistent=False)
 
-    def forward(
-        self, teacher_pyramid: Sequence[torch.Tensor], student_pyramid: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
+    def forward(self, teacher_pyramid: Sequence[torch.Tensor], student_pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
         """Compute the loss of a batch.
 
         Args:

@@ -1,6 +1,7 @@
 """Synthetic defects, drawn into a grey picture together with their masks."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ def scratch(picture: Picture, generator: np.random.Generator) -> tuple[Picture, 
     bend = np.array([direction[1], -direction[0]]) * generator.uniform(-0.3, 0.3)
     points = [centre - direction, centre + bend, centre + direction]
     mask = np.zeros(picture.shape, dtype=bool)
-    for start, end in zip(points, points[1:], strict=False):
+    for start, end in pairwise(points):
         rows, columns = line(*start.round().astype(int), *end.round().astype(int))
         inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
         mask[rows[inside], columns[inside]] = True

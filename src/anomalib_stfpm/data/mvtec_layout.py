@@ -1,0 +1,59 @@
+"""Your own pictures in MVTec AD's layout, whatever their format, with or without masks."""
+
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import Folder
+from anomalib.data.utils import ValSplitMode
+
+
+class MVTecLayout(Folder):
+    """A category in MVTec AD's layout, of pictures in any format, with or without masks.
+
+    anomalib's ``MVTecAD`` reads ``.png`` pictures only and insists on masks; its ``Folder`` wants each folder named.
+    This is ``Folder`` with the folders filled in: ``train/good``, ``test/good``, every other folder in ``test`` and, if
+    there is one, ``ground_truth`` with a mask for each defective picture. As with ``MVTecAD``, the test pictures
+    validate too, unless ``val_split_mode`` says otherwise.
+
+    Args:
+        root: Folder that holds the category's folder.
+        category: Name of the category's folder.
+        num_workers: Number of worker processes.
+        val_split_mode: Where validation pictures come from, see ``Folder``.
+        kwargs: Further arguments of anomalib's ``Folder``.
+
+    Raises:
+        FileNotFoundError: If a folder that the layout needs is missing.
+
+    Example:
+        >>> from anomalib_stfpm.data import MVTecLayout
+        >>> datamodule = MVTecLayout(root="pictures", category="screw")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        category: str,
+        num_workers: int = 8,
+        val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        folder = Path(root) / category
+        for needed in ("train/good", "test"):
+            if not (folder / needed).is_dir():
+                msg = f"'{folder}' is not in MVTec AD's layout: it has no folder '{needed}'."
+                raise FileNotFoundError(msg)
+        defects = sorted(path.name for path in (folder / "test").iterdir() if path.is_dir() and path.name != "good")
+        has_masks = (folder / "ground_truth").is_dir()
+        super().__init__(
+            name=type(self).__name__,
+            root=folder,
+            normal_dir="train/good",
+            abnormal_dir=[f"test/{defect}" for defect in defects],
+            normal_test_dir="test/good" if (folder / "test" / "good").is_dir() else None,
+            mask_dir=[f"ground_truth/{defect}" for defect in defects] if has_masks else None,
+            num_workers=num_workers,
+            val_split_mode=val_split_mode,
+            **kwargs,
+        )
+        self.category = category

@@ -1,0 +1,84 @@
+"""What the tests share: random teacher weights, tiny categories, and a machine without a network."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+BACKBONE = "resnet18.tv_in1k"
+
+
+def random_weights(backbone: str) -> dict[str, torch.Tensor]:
+    """Random weights of a complete backbone, with running statistics that are not those of a new network."""
+    model = timm.create_model(backbone, pretrained=False)
+    generator = torch.Generator().manual_seed(7)
+    weights: dict[str, torch.Tensor] = {
+        key: torch.rand(value.shape, generator=generator) + 0.5 if "running" in key else value
+        for key, value in model.state_dict().items()
+    }
+    return weights
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A .safetensors file with random weights of a ResNet-18."""
+    path = tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    save_file(random_weights(BACKBONE), path)
+    return path
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which every connection is refused."""
+
+    def refuse(*args: object, **kwargs: object) -> NoReturn:
+        del args, kwargs
+        message = "no network here"
+        raise OSError(message)
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def write_picture(path: Path, seed: int, *, defect: bool = False) -> None:
+    """Write a 64 x 64 colour picture of noise, with a white square in it if it is to have a defect."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 128, size=(64, 64, 3), dtype=np.uint8)
+    if defect:
+        pixels[20:40, 20:40] = 255
+    Image.fromarray(pixels).save(path)
+
+
+def write_mask(path: Path) -> None:
+    """Write the mask of the white square."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((64, 64), dtype=np.uint8)
+    pixels[20:40, 20:40] = 255
+    Image.fromarray(pixels).save(path)
+
+
+CategoryWriter = Callable[..., Path]
+
+
+@pytest.fixture
+def write_category(tmp_path: Path) -> CategoryWriter:
+    """A function that writes a tiny category; its arguments name the folders as the data set's layout wants them."""
+
+    def write(category: str, good: str = "good", bad: str = "bad", mask: str = "{:03}.png") -> Path:
+        root = tmp_path / "pictures"
+        for index in range(4):
+            write_picture(root / category / "train" / good / f"{index:03}.png", seed=index)
+        for index in range(2):
+            write_picture(root / category / "test" / good / f"{index:03}.png", seed=10 + index)
+            write_picture(root / category / "test" / bad / f"{index:03}.png", seed=20 + index, defect=True)
+            write_mask(root / category / "ground_truth" / bad / mask.format(index))
+        return root
+
+    return write

@@ -1,0 +1,1 @@
+"""Tests that run anomalib's CLI and Engine."""

@@ -1,0 +1,177 @@
+"""The stock ``anomalib`` command works with the plugin, on a machine without a network."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+import torch
+import yaml
+from anomalib.data.utils import read_image
+from safetensors.torch import save_file
+
+from anomalib_stfpm import Stfpm, teacher_weights
+from tests.conftest import CategoryWriter
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = Path(__file__).parents[2]
+NO_NETWORK = Path(__file__).parent / "no_network"
+BACKBONE = "tf_efficientnet_lite0"
+
+
+def run(command: str, *arguments: str | Path, cwd: Path, fails: bool = False) -> str:
+    """Run a command of this environment without a network, and return what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(NO_NETWORK), "COLUMNS": "200", "NO_COLOR": "1"}
+    completed = subprocess.run(
+        [Path(sys.executable).with_name(command), *arguments],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    output = completed.stdout + completed.stderr
+    assert (completed.returncode != 0) == fails, output
+    return output
+
+
+def test_the_stock_command_does_everything_on_the_demo_category(tmp_path: Path) -> None:
+    file = tmp_path / "teacher.safetensors"
+    save_file(teacher_weights.read(BACKBONE, "package"), file)
+    model = ["--model", "anomalib_stfpm.Stfpm"]
+    data = ["--data", "anomalib_stfpm.data.TextureDemo", "--data.root", "demo", "--data.category", "brick"]
+    cpu = ["--trainer.accelerator", "cpu"]
+    trained = run(
+        "anomalib", "train", *model, *data, *cpu,
+        "--model.backbone", BACKBONE, "--model.teacher_weights", file, "--model.input_size", "[128, 128]",
+        "--data.train_batch_size", "4", "--trainer.max_epochs", "2",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert all(name in trained for name in ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"))
+    results = tmp_path / "results" / "Stfpm" / "TextureDemo" / "brick" / "v0"
+    assert len(list((results / "images").rglob("*.png"))) == 52
+    checkpoint = ["--ckpt_path", results / "weights" / "lightning" / "model.ckpt"]
+
+    # From here on there is neither hub nor file, and the checkpoint alone says what the model is.
+    file.unlink()
+    tested = run("anomalib", "test", *model, *data, *cpu, *checkpoint, cwd=tmp_path)
+    assert metric(tested, "image_AUROC") == pytest.approx(metric(trained, "image_AUROC"))
+    assert metric(tested, "AUPRO") == pytest.approx(metric(trained, "AUPRO"), abs=1e-4)
+    run("anomalib", "validate", *model, *data, *cpu, *checkpoint, cwd=tmp_path)
+    picture = tmp_path / "demo" / "brick" / "test" / "scratch" / "000.png"
+    run("anomalib", "predict", *model, "--data", picture.parent, *cpu, *checkpoint, cwd=tmp_path)
+    for export_type in ("torch", "onnx", "openvino"):
+        run(
+            "anomalib", "export", *model, *cpu, *checkpoint, "--export_type", export_type, "--export_root", "exported",
+            cwd=tmp_path,
+        )  # fmt: skip
+
+    exported = tmp_path / "exported" / "weights"
+    image = read_image(picture, as_tensor=True)[None]
+    model_in_torch = torch.load(exported / "torch" / "model.pt", weights_only=False)["model"].eval()
+    with torch.no_grad():
+        expected = model_in_torch(image)
+    compiled = openvino.compile_model(exported / "openvino" / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    actual = compiled(image.numpy())
+    np.testing.assert_allclose(actual["anomaly_map"], expected.anomaly_map, atol=1e-3)
+    assert (exported / "onnx" / "model.onnx").is_file()
+
+
+def metric(output: str, name: str) -> float:
+    """Read a metric from the table that the command prints."""
+    line = next(line for line in output.splitlines() if f" {name} " in line)
+    return float(line.split("│")[2])
+
+
+def test_yaml_gives_arguments_and_a_pre_processor_of_the_users(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
+) -> None:
+    transform = {"class_path": "torchvision.transforms.v2.Resize", "init_args": {"size": [64, 48]}}
+    config = {
+        "model": {
+            "class_path": "anomalib_stfpm.Stfpm",
+            "init_args": {
+                "backbone": "resnet18",
+                "layers": [1, "layer2"],
+                "teacher_weights": str(teacher_file),
+                "level_weights": [1, 0.5],
+                "learning_rate": 0.1,
+                "pre_processor": {
+                    "class_path": "anomalib.pre_processing.PreProcessor",
+                    "init_args": {"transform": transform},
+                },
+            },
+        },
+        "data": {
+            "class_path": "anomalib_stfpm.data.MVTecLayout",
+            "init_args": {"root": str(write_category("part")), "category": "part", "num_workers": 0},
+        },
+        "trainer": {"accelerator": "cpu", "max_epochs": 1},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    run("anomalib", "fit", "--config", "config.yaml", "--model.init_args.momentum", "0.5", cwd=tmp_path)
+    checkpoint = tmp_path / "results/Stfpm/MVTecLayout/part/v0/weights/lightning/model.ckpt"
+    model = Stfpm.load_from_checkpoint(checkpoint)
+    assert model.hparams["layers"] == ["layer1", "layer2"]
+    assert (model.learning_rate, model.momentum) == (0.1, 0.5)
+    assert model.pre_processor.transform.size == [64, 48]
+
+
+def test_an_unreachable_hub_is_one_error_that_names_the_other_ways(
+    write_category: CategoryWriter, tmp_path: Path
+) -> None:
+    output = run(
+        "anomalib-stfpm", "train", "--model", "anomalib_stfpm.Stfpm", "--trainer.accelerator", "cpu",
+        "--data", "MVTecAD", "--data.root", write_category("part"), "--data.category", "part",
+        cwd=tmp_path, fails=True,
+    )  # fmt: skip
+    assert output.rstrip().splitlines()[-1].startswith("anomalib-stfpm: error: The hub is out of reach")
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.backbone", "resnet81"], "timm has no backbone 'resnet81'; did you mean 'resnet18'"),
+        (["--model.layers", "[layr1]"], "no level 'layr1'; did you mean 'layer1'"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
+    output = run("anomalib-stfpm", "train", "--model", "anomalib_stfpm.Stfpm", *arguments, cwd=tmp_path, fails=True)
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_the_benchmark_pipeline_accepts_the_class_path(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
+) -> None:
+    config = {
+        "accelerator": "cpu",
+        "benchmark": {
+            "seed": 0,
+            "model": {
+                "class_path": "anomalib_stfpm.Stfpm",
+                "init_args": {"teacher_weights": str(teacher_file), "input_size": [32, 32], "layers": ["layer1"]},
+            },
+            "data": {
+                "class_path": "MVTecAD",
+                "init_args": {"root": str(write_category("part")), "category": "part", "num_workers": 0},
+            },
+        },
+    }
+    (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(config))
+    run("anomalib-stfpm", "benchmark", "--config", "benchmark.yaml", cwd=tmp_path)
+    (table,) = (tmp_path / "runs" / "benchmark").rglob("results.csv")
+    assert "image_AUROC" in table.read_text()
+
+
+@pytest.mark.parametrize("config", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_configurations_are_complete_and_valid(config: Path, tmp_path: Path) -> None:
+    printed = run("anomalib", "fit", "--config", config, "--print_config", cwd=tmp_path)
+    settings = yaml.safe_load(printed[printed.index("seed_everything") :])
+    assert settings["model"]["class_path"] == "anomalib_stfpm.Stfpm"
+    assert Stfpm(**settings["model"]["init_args"]).hparams["backbone"] in ("resnet18.tv_in1k", BACKBONE)

@@ -1,0 +1,205 @@
+"""Training, testing and predicting with anomalib's Engine and datamodules."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from anomalib.callbacks import TilerConfigurationCallback
+from anomalib.data import AnomalibDataModule, BTech, Folder, MVTecAD, Visa
+from anomalib.engine import Engine
+from lightning.pytorch.callbacks import Callback, Timer
+
+from anomalib_stfpm import Stfpm
+from anomalib_stfpm.data import MVTecLayout
+from tests.conftest import CategoryWriter
+
+from .conftest import quiet_engine, tiny_model
+
+pytestmark = pytest.mark.integration
+
+ALL_METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"}
+
+
+@pytest.fixture
+def datamodule(write_category: CategoryWriter) -> MVTecAD:
+    return MVTecAD(root=write_category("part"), category="part", num_workers=0)
+
+
+def folder_layout(write: CategoryWriter) -> AnomalibDataModule:
+    return Folder(
+        name="part",
+        root=write("part") / "part",
+        normal_dir="train/good",
+        normal_test_dir="test/good",
+        abnormal_dir="test/bad",
+        mask_dir="ground_truth/bad",
+        val_split_mode="same_as_test",
+        num_workers=0,
+    )
+
+
+def mvtec_layout(write: CategoryWriter) -> AnomalibDataModule:
+    return MVTecAD(root=write("bottle"), category="bottle", num_workers=0)
+
+
+def visa_layout(write: CategoryWriter) -> AnomalibDataModule:
+    return Visa(root=write("visa_pytorch/candle"), category="candle", num_workers=0)
+
+
+def btech_layout(write: CategoryWriter) -> AnomalibDataModule:
+    return BTech(root=write("01", good="ok", bad="ko"), category="01", num_workers=0)
+
+
+@pytest.mark.parametrize("layout", [folder_layout, mvtec_layout, visa_layout, btech_layout])
+def test_anomalibs_layouts_train_and_test_with_all_metrics(
+    layout: Any,  # noqa: ANN401
+    write_category: CategoryWriter,
+    teacher_file: Path,
+    tmp_path: Path,
+) -> None:
+    (metrics,) = quiet_engine(tmp_path).train(tiny_model(teacher_file), datamodule=layout(write_category))
+    assert set(metrics) == ALL_METRICS
+    assert all(0 <= value <= 1 for value in metrics.values())
+
+
+def test_without_masks_pixel_metrics_are_left_out_quietly(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
+) -> None:
+    root = write_category("part") / "part"
+    datamodule = Folder(
+        name="part", root=root, normal_dir="train/good", abnormal_dir="test/bad", normal_test_dir="test/good",
+        num_workers=0,
+    )  # fmt: skip
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (metrics,) = quiet_engine(tmp_path).train(tiny_model(teacher_file), datamodule=datamodule)
+    assert set(metrics) == {"image_AUROC", "image_F1Score"}
+    complaints = [str(w.message) for w in caught if any(n in str(w.message) for n in ("AUPRO", "AUROC", "F1Score"))]
+    assert complaints == []
+
+
+class StopAtOnce(Callback):
+    """Ends training with the first batch."""
+
+    def on_train_batch_start(self, trainer: Any, *args: object) -> None:  # noqa: ANN401
+        del args
+        trainer.should_stop = True
+
+
+@pytest.mark.parametrize(
+    ("given", "max_epochs"),
+    [
+        ({}, 100),
+        ({"max_epochs": None}, 100),
+        ({"max_epochs": 3}, 3),
+        ({"max_epochs": 1000}, 1000),
+        ({"max_epochs": -1}, -1),
+        ({"max_steps": 2}, -1),
+        ({"max_time": "00:00:01:00"}, -1),
+        ({"callbacks": [Timer("00:00:01:00")]}, -1),
+    ],
+)
+def test_training_takes_100_epochs_unless_the_user_says_how_long(
+    given: dict[str, Any], max_epochs: int, datamodule: MVTecAD, teacher_file: Path, tmp_path: Path
+) -> None:
+    callbacks = [*given.get("callbacks", []), StopAtOnce()]
+    engine = Engine(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        enable_progress_bar=False,
+        limit_train_batches=1,
+        limit_val_batches=0,
+        **{**given, "callbacks": callbacks},
+    )
+    engine.fit(tiny_model(teacher_file), datamodule=datamodule)
+    assert engine.trainer.max_epochs == max_epochs
+
+
+def test_the_teacher_is_the_one_of_the_file_before_and_after_training(
+    datamodule: MVTecAD, teacher_file: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    model = tiny_model(teacher_file)
+    quiet_engine(tmp_path, max_epochs=2).fit(model, datamodule=datamodule)
+    expected = load_file(teacher_file)
+    trained = model.model.teacher.backbone.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in trained.items())
+    assert not torch.equal(model.model.student.backbone.conv1.weight, expected["conv1.weight"])
+
+
+@pytest.mark.usefixtures("no_network")
+def test_training_without_weights_stops_with_one_error(datamodule: MVTecAD, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"teacher_weights 'nowhere\.pth' is not a file"):
+        quiet_engine(tmp_path).fit(tiny_model(Path("nowhere.pth")), datamodule=datamodule)
+    with pytest.raises(ConnectionError, match="The hub is out of reach"):
+        quiet_engine(tmp_path).fit(tiny_model(Path("hub")), datamodule=datamodule)
+
+
+@pytest.mark.parametrize("action", ["validate", "test", "predict"])
+def test_an_untrained_model_is_not_used(action: str, datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"Cannot {action} with an untrained Stfpm"):
+        getattr(quiet_engine(tmp_path), action)(tiny_model(teacher_file), datamodule=datamodule)
+
+
+@pytest.fixture
+def trained(datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> tuple[Path, dict[str, float]]:
+    """A checkpoint whose weights file is gone, of other settings than the defaults, and its test metrics."""
+    file = tmp_path / "teacher.safetensors"
+    file.write_bytes(teacher_file.read_bytes())
+    model = tiny_model(file, layers=[1, 2], map_size=(20, 20), input_size=(96, 96))
+    engine = quiet_engine(tmp_path)
+    (metrics,) = engine.train(model, datamodule=datamodule)
+    file.unlink()
+    assert engine.best_model_path is not None
+    return Path(engine.best_model_path), dict(metrics)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_checkpoint_needs_neither_hub_nor_file_nor_arguments(
+    trained: tuple[Path, dict[str, float]], datamodule: MVTecAD, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint, expected = trained
+    loaded = Stfpm.load_from_checkpoint(checkpoint)
+    assert loaded.model.teacher_is_loaded
+    assert loaded.hparams["layers"] == ["layer1", "layer2"]
+    fresh = MVTecAD(root=datamodule.root, category="part", num_workers=0)
+    (metrics,) = quiet_engine(tmp_path).test(Stfpm(visualizer=False), datamodule=fresh, ckpt_path=checkpoint)
+    assert metrics == pytest.approx(expected)
+    assert "The checkpoint was trained with layers=['layer1', 'layer2'], map_size=(20, 20)" in caplog.text
+
+
+@pytest.mark.usefixtures("no_network")
+def test_training_goes_on_from_a_checkpoint_without_hub_or_file(
+    trained: tuple[Path, dict[str, float]], datamodule: MVTecAD, tmp_path: Path
+) -> None:
+    model = Stfpm(visualizer=False)
+    before = Stfpm.load_from_checkpoint(trained[0]).model.student.state_dict()
+    engine = quiet_engine(tmp_path, max_epochs=2)
+    engine.fit(model, datamodule=datamodule, ckpt_path=trained[0])
+    assert engine.trainer.current_epoch == 2
+    assert not torch.equal(model.model.student.state_dict()["backbone.conv1.weight"], before["backbone.conv1.weight"])
+
+
+def test_anomalibs_tiling_trains_and_tests(datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:
+    tiling = TilerConfigurationCallback(enable=True, tile_size=64, stride=64)
+    model = tiny_model(teacher_file, input_size=(128, 128))
+    (metrics,) = quiet_engine(tmp_path, callbacks=[tiling]).train(model, datamodule=datamodule)
+    assert model.model.tiler is not None
+    assert set(metrics) == ALL_METRICS
+
+
+def test_pictures_of_different_sizes_and_formats_train(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    root = write_category("part")
+    for index, path in enumerate(sorted((root / "part" / "train" / "good").iterdir())):
+        Image.open(path).convert("L").resize((64 + 10 * index, 50)).save(path.with_suffix(".jpg"))
+        path.unlink()
+    datamodule = MVTecLayout(root=root, category="part", num_workers=0)
+    (metrics,) = quiet_engine(tmp_path).train(tiny_model(teacher_file), datamodule=datamodule)
+    assert set(metrics) == ALL_METRICS

@@ -1,0 +1,101 @@
+"""Loss and anomaly map are those of the paper."""
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_stfpm import AnomalyMap, StfpmLoss
+
+from . import reference
+
+SHAPES = {
+    "one level": [(2, 5, 6, 6)],
+    "two levels": [(1, 8, 8, 8), (1, 16, 4, 4)],
+    "three levels": [(2, 4, 8, 12), (2, 6, 4, 6), (2, 8, 2, 3)],
+    "four levels, odd sizes": [(1, 3, 7, 9), (1, 5, 5, 4), (1, 7, 3, 2), (1, 9, 1, 1)],
+}
+
+
+def pyramids(shapes: list[tuple[int, ...]], seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    teacher = [torch.randn(shape, generator=generator) * 3 for shape in shapes]
+    return teacher, [level + torch.randn(level.shape, generator=generator) for level in teacher]
+
+
+def as_numpy(pyramid: list[torch.Tensor]) -> list[reference.Array]:
+    return [level.double().numpy() for level in pyramid]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+def test_loss_equals_the_reference(shapes: list[tuple[int, ...]], seed: int) -> None:
+    teacher, student = pyramids(shapes, seed)
+    expected = reference.loss(as_numpy(teacher), as_numpy(student), [1.0] * len(shapes))
+    assert StfpmLoss()(teacher, student).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+def test_loss_weighs_levels(shapes: list[tuple[int, ...]], seed: int) -> None:
+    teacher, student = pyramids(shapes, seed)
+    weights = [0.5 + level for level in range(len(shapes))]
+    expected = reference.loss(as_numpy(teacher), as_numpy(student), weights)
+    assert StfpmLoss(weights)(teacher, student).item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("image_size", [(16, 24), (33, 20)])
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+def test_map_equals_the_reference(shapes: list[tuple[int, ...]], image_size: tuple[int, int], seed: int) -> None:
+    teacher, student = pyramids(shapes, seed)
+    quarter = (image_size[0] // 4, image_size[1] // 4)
+    expected = reference.anomaly_map(as_numpy(teacher), as_numpy(student), image_size, quarter)
+    actual = AnomalyMap()(teacher, student, image_size)
+    assert actual.shape == (len(teacher[0]), 1, *image_size)
+    np.testing.assert_allclose(actual.squeeze(1).numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_map_size_sets_where_levels_are_multiplied() -> None:
+    teacher, student = pyramids(SHAPES["three levels"], seed=0)
+    expected = reference.anomaly_map(as_numpy(teacher), as_numpy(student), (32, 48), (10, 12))
+    actual = AnomalyMap((10, 12))(teacher, student, (32, 48))
+    np.testing.assert_allclose(actual.squeeze(1).numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_loss_does_not_grow_with_the_batch() -> None:
+    teacher, student = pyramids(SHAPES["three levels"], seed=0)
+    repeated = [[level.repeat(5, 1, 1, 1) for level in pyramid] for pyramid in (teacher, student)]
+    assert StfpmLoss()(*repeated).item() == pytest.approx(StfpmLoss()(teacher, student).item())
+
+
+def test_half_precision_features_are_compared_in_single_precision() -> None:
+    teacher, student = ([level.bfloat16() for level in p] for p in pyramids(SHAPES["two levels"], seed=0))
+    assert StfpmLoss()(teacher, student).dtype == torch.float32
+    assert AnomalyMap()(teacher, student, (32, 32)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("weights", [[-1.0, 1.0], [float("nan"), 1.0], [float("inf"), 1.0], [0.0, 0.0], []])
+def test_impossible_weights_are_refused(weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="level_weights must be finite"):
+        StfpmLoss(weights)
+
+
+def test_number_of_weights_must_be_that_of_levels() -> None:
+    with pytest.raises(ValueError, match="one weight a level: got 2 for 3"):
+        StfpmLoss([1, 1])(*pyramids(SHAPES["three levels"], seed=0))
+
+
+@pytest.mark.parametrize("map_size", [(0, 4), (4, -1), (4,)])
+def test_impossible_map_sizes_are_refused(map_size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="map_size must be a positive height and width"):
+        AnomalyMap(map_size)
+
+
+def test_pyramids_must_match() -> None:
+    teacher, student = pyramids(SHAPES["two levels"], seed=0)
+    with pytest.raises(ValueError, match="same levels, at least one: got 2 and 1"):
+        StfpmLoss()(teacher, student[:1])
+    with pytest.raises(ValueError, match="same levels, at least one: got 0 and 0"):
+        StfpmLoss()([], [])
+    with pytest.raises(ValueError, match=r"level 1 .*got \(1, 16, 4, 4\) and \(1, 8, 8, 8\)"):
+        AnomalyMap()(teacher, [student[0], student[0]], (32, 32))

@@ -1,0 +1,66 @@
+"""anomalib finds the plugin's class in every way in which it finds its own."""
+
+import importlib
+from pathlib import Path
+
+import anomalib.data
+import anomalib.models
+import pytest
+import yaml
+from anomalib.data import get_datamodule
+from anomalib.models import AnomalibModule, get_model, list_models
+
+import anomalib_stfpm
+from anomalib_stfpm import Stfpm
+from anomalib_stfpm.data import TextureDemo
+
+
+@pytest.mark.parametrize("name", ["stfpm", "Stfpm"])
+def test_a_name_gives_the_plugins_class(name: str) -> None:
+    assert type(get_model(name)) is Stfpm
+
+
+def test_a_class_path_gives_the_plugins_class_with_its_arguments() -> None:
+    model = get_model({"class_path": "anomalib_stfpm.Stfpm", "init_args": {"layers": [1, 2], "learning_rate": 0.1}})
+    assert type(model) is Stfpm
+    assert model.hparams["layers"] == ["layer1", "layer2"]
+    assert model.learning_rate == 0.1
+
+
+def test_the_model_is_listed_once() -> None:
+    assert "stfpm" in list_models()
+    assert "Stfpm" in list_models(case="pascal")
+
+
+@pytest.mark.parametrize("class_path", ["anomalib_stfpm.Stfpm", "anomalib_stfpm.lightning_model.Stfpm"])
+def test_a_configuration_file_gives_the_plugins_class(class_path: str, tmp_path: Path) -> None:
+    config = tmp_path / "model.yaml"
+    config.write_text(yaml.safe_dump({"model": {"class_path": class_path, "init_args": {"momentum": 0.5}}}))
+    model = AnomalibModule.from_config(config)
+    assert type(model) is Stfpm
+    assert model.momentum == 0.5
+
+
+def test_anomalibs_own_class_stays_where_it_was() -> None:
+    assert anomalib.models.Stfpm is not Stfpm
+    assert anomalib.models.Stfpm.__module__ == "anomalib.models.image.stfpm.lightning_model"
+
+
+def test_importing_twice_changes_nothing() -> None:
+    allowed, classes = set(anomalib.models.ALLOWED_MODULES), AnomalibModule.__subclasses__()
+    importlib.reload(anomalib_stfpm)
+    assert allowed == anomalib.models.ALLOWED_MODULES
+    assert AnomalibModule.__subclasses__() == classes
+    assert anomalib_stfpm.Stfpm is Stfpm
+
+
+def test_the_private_names_that_the_plugin_leans_on_are_where_they_were() -> None:
+    assert isinstance(anomalib.models.ALLOWED_MODULES, set), "anomalib has changed how it imports models by class path"
+    assert "anomalib_stfpm" in anomalib.models.ALLOWED_MODULES
+    assert AnomalibModule.__subclasses__().index(Stfpm) > AnomalibModule.__subclasses__().index(anomalib.models.Stfpm)
+
+
+def test_datamodules_are_found_by_class_path() -> None:
+    datamodule = get_datamodule({"class_path": "anomalib_stfpm.data.TextureDemo", "init_args": {"category": "grass"}})
+    assert type(datamodule) is TextureDemo
+    assert datamodule.category == "grass"
