@@ -22,7 +22,7 @@ import timm
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.engine import Engine
-from anomalib.models import AnomalibModule
+from anomalib.models.components import AnomalibModule
 from lightning.pytorch import seed_everything
 
 from anomalib_stfpm import Stfpm
@@ -51,7 +51,7 @@ def make_anomalib(backbone: str, teacher_weights: str) -> AnomalibModule:
             evaluator=Stfpm.configure_evaluator(),
             visualizer=False,
         )
-    teacher = model.model.teacher_model.feature_extractor
+    teacher: Any = model.model.teacher_model.feature_extractor  # type: ignore[union-attr]
     missing = teacher.load_state_dict(read(backbone, teacher_weights), strict=False).missing_keys
     if missing:
         msg = f"anomalib's teacher needs weights that were not given: {missing}"

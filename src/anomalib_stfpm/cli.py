@@ -1,5 +1,6 @@
 """The command ``anomalib-stfpm``: anomalib's whole command line with this package registered."""
 
+import re
 import sys
 import traceback
 
@@ -17,7 +18,18 @@ def main() -> None:
     try:
         anomalib_main()
     except (ValueError, OSError) as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("anomalib_stfpm."):
+        sentence = _sentence_of_a_refused_argument(str(error)) or (str(error) if _is_of_this_package(error) else None)
+        if sentence is None:
             raise
-        sys.exit(f"anomalib-stfpm: error: {error}")
+        sys.exit(f"anomalib-stfpm: error: {sentence}")
+
+
+def _is_of_this_package(error: BaseException) -> bool:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return bool(frame.f_globals["__name__"].startswith("anomalib_stfpm."))
+
+
+def _sentence_of_a_refused_argument(message: str) -> str | None:
+    """What a class says of its arguments, out of all that jsonargparse says of the types it has tried before it."""
+    listed = re.search(r"\nErrors:\n(.*?)\nGiven value type: ", message, re.DOTALL)
+    return listed[1].rpartition("- ")[2].strip() if listed else None

@@ -1,11 +1,12 @@
 """A feature pyramid: the intermediate feature maps of a timm backbone at chosen levels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import timm
 import torch
-from timm.models import get_pretrained_cfg
+from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -42,6 +43,8 @@ class FeaturePyramid(nn.Module):
         >>> [tuple(level.shape) for level in pyramid(torch.zeros(1, 3, 64, 64))]
         [(1, 64, 16, 16), (1, 128, 8, 8)]
     """
+
+    backbone: Any  # a timm model; timm gives its models no type that knows pruning and intermediate features
 
     def __init__(self, backbone: str, layers: Sequence[str | int] | None = None) -> None:
         super().__init__()
@@ -96,17 +99,20 @@ def available_levels(backbone: str) -> dict[str, int]:
         >>> available_levels("resnet18.tv_in1k")
         {'act1': 2, 'layer1': 4, 'layer2': 8, 'layer3': 16, 'layer4': 32}
     """
-    check_backbone(backbone)
+    backbone_config(backbone)
     with torch.device("meta"):
-        model = timm.create_model(backbone, pretrained=False)
+        model: Any = timm.create_model(backbone, pretrained=False)
     return {level["module"]: level["reduction"] for level in model.feature_info}
 
 
-def check_backbone(backbone: str) -> None:
-    """Check that timm knows a backbone.
+def backbone_config(backbone: str) -> PretrainedCfg:
+    """Look up what timm knows of a backbone: its weights, mean and standard deviation.
 
     Args:
         backbone: Name of a timm model, with or without a pretrained tag.
+
+    Returns:
+        timm's configuration of the pretrained backbone.
 
     Raises:
         ValueError: If the name or its tag is unknown, in which case the message names the nearest known names, or the
@@ -124,9 +130,11 @@ def check_backbone(backbone: str) -> None:
             f"timm's '{architecture}' has no pretrained tag '{tag}'; {_did_you_mean(nearest)}tags are: {_list(tagged)}."
         )
         raise ValueError(msg)
-    if get_pretrained_cfg(backbone).fixed_input_size:
+    config = get_pretrained_cfg(backbone)
+    if config is None or config.fixed_input_size:
         msg = f"'{backbone}' takes pictures of one size only: STFPM needs a convolutional backbone."
         raise ValueError(msg)
+    return config
 
 
 def resolve_layers(backbone: str, layers: Sequence[str | int] | None) -> list[str]:
@@ -193,5 +201,5 @@ def _did_you_mean(nearest: Sequence[str]) -> str:
     return f"did you mean {' or '.join(repr(name) for name in nearest)}? " if nearest else ""
 
 
-def _list(names: object) -> str:
-    return ", ".join(names)  # type: ignore[call-overload]
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(names)

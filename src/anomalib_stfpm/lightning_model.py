@@ -9,8 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule, Batch
-from anomalib.metrics import AUPRO, Evaluator
+from anomalib.data import AnomalibDataModule, ImageBatch
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -18,11 +18,11 @@ from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from timm.models import get_pretrained_cfg
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from . import teacher_weights as teacher_weights_source
-from .feature_pyramid import check_backbone, resolve_layers
+from .evaluator import default_evaluator
+from .feature_pyramid import backbone_config, resolve_layers
 from .loss import StfpmLoss
 from .torch_model import StfpmModel
 
@@ -166,8 +166,7 @@ class Stfpm(AnomalibModule):
         Returns:
             A pre-processor that resizes bilinearly, with antialiasing, and normalises.
         """
-        check_backbone(backbone)
-        config = get_pretrained_cfg(backbone)
+        config = backbone_config(backbone)
         resize = Resize(image_size or PAPER_INPUT_SIZE, antialias=True)
         return PreProcessor(Compose([resize, Normalize(mean=list(config.mean), std=list(config.std))]))
 
@@ -176,11 +175,9 @@ class Stfpm(AnomalibModule):
         """Make the default evaluator: anomalib's metrics, and AUPRO.
 
         Returns:
-            An evaluator with image and pixel AUROC and F1, and AUPRO.
+            An evaluator with image and pixel AUROC and F1, and AUPRO; those of pixels need masks.
         """
-        evaluator = AnomalibModule.configure_evaluator()
-        evaluator.test_metrics.append(AUPRO(fields=["anomaly_map", "gt_mask"], strict=False))
-        return evaluator
+        return default_evaluator()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimiser of the student.
@@ -221,7 +218,7 @@ class Stfpm(AnomalibModule):
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Compute the loss of a batch of normal pictures.
 
         Args:
@@ -234,10 +231,10 @@ class Stfpm(AnomalibModule):
         """
         del args, kwargs
         loss: torch.Tensor = self.loss(*self.model(batch.image))
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.image))
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
 
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
+    def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Predict a batch.
 
         Args:
@@ -249,7 +246,8 @@ class Stfpm(AnomalibModule):
             The batch with ``anomaly_map`` and ``pred_score``.
         """
         del args, kwargs
-        return batch.update(**self.model(batch.image)._asdict())
+        prediction: STEP_OUTPUT = batch.update(**self.model(batch.image)._asdict())
+        return prediction
 
     # -- checkpoints and export ---------------------------------------------------------------------------------------
 
@@ -292,7 +290,7 @@ class Stfpm(AnomalibModule):
         self._require_teacher("export")
         return super().to_torch(export_root, model_file_name)
 
-    def to_onnx(
+    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
         self,
         export_root: Path | str,
         model_file_name: str = "model",
@@ -340,5 +338,5 @@ def _check_sgd(learning_rate: float, momentum: float, weight_decay: float) -> No
 
 def _has_length(trainer: pl.Trainer) -> bool:
     """Whether the user has said how long to train."""
-    has_timer = any(isinstance(callback, Timer) for callback in trainer.callbacks)
+    has_timer = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     return trainer.max_epochs is not None or trainer.max_steps != -1 or has_timer

@@ -8,7 +8,9 @@ from pathlib import Path
 import timm
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
-from timm.models import get_pretrained_cfg, load_state_dict
+from timm.models import load_state_dict
+
+from .feature_pyramid import backbone_config
 
 HUB = "hub"
 PACKAGE = "package"
@@ -51,8 +53,8 @@ def read(backbone: str, teacher_weights: str | os.PathLike[str]) -> dict[str, to
 
 
 def _read_hub(backbone: str) -> dict[str, torch.Tensor]:
-    config = get_pretrained_cfg(backbone)
-    if config is None or not config.has_weights:
+    config = backbone_config(backbone)
+    if not config.has_weights:
         msg = f"timm has no pretrained weights of '{backbone}'. {OTHER_WAYS}"
         raise ValueError(msg)
     repository = config.hf_hub_id
@@ -107,14 +109,14 @@ def _read_file(backbone: str, path: Path) -> dict[str, torch.Tensor]:
 def _load(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         weights = load_state_dict(str(path), use_ema=False, weights_only=True)
-    except pickle.UnpicklingError as error:
-        msg = (
-            f"'{path}' is damaged or holds more than tensors, and is not read because that could run code: "
-            "save the state_dict alone with torch.save, or as .safetensors."
-        )
-        raise ValueError(msg) from error
     except Exception as error:
-        msg = f"'{path}' cannot be read as weights ({error}): give a .pth, .pth.tar or .safetensors file."
+        if isinstance(error, pickle.UnpicklingError) or isinstance(error.__cause__, pickle.UnpicklingError):
+            msg = (
+                f"'{path}' is damaged or holds more than tensors, and is not read because that could run code: "
+                "save the state_dict alone with torch.save, or as .safetensors."
+            )
+        else:
+            msg = f"'{path}' cannot be read as weights ({error}): give a .pth, .pth.tar or .safetensors file."
         raise ValueError(msg) from error
     if not all(isinstance(value, torch.Tensor) for value in weights.values()):
         msg = f"'{path}' holds more than named tensors: save the state_dict alone, or under the key 'state_dict'."
@@ -132,7 +134,7 @@ def _expected(backbone: str) -> dict[str, torch.Size]:
 
 def _checked(weights: Mapping[str, torch.Tensor], backbone: str, source: str) -> dict[str, torch.Tensor]:
     """Return the weights without the classifier, after comparing every other tensor with the backbone's."""
-    classifier = get_pretrained_cfg(backbone).classifier or ()
+    classifier = backbone_config(backbone).classifier or ()
     heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     expected = {key: shape for key, shape in _expected(backbone).items() if not key.startswith(heads)}
     given = {key: value for key, value in weights.items() if not key.startswith(heads)}

@@ -21,7 +21,7 @@ def loss(teacher_pyramid: list[Array], student_pyramid: list[Array], level_weigh
     """Weighted sum over levels of half the squared distance, averaged over batch and positions."""
     total = 0.0
     for teacher, student, weight in zip(teacher_pyramid, student_pyramid, level_weights, strict=True):
-        total += weight * np.mean(0.5 * squared_distance(teacher, student))
+        total += weight * float(np.mean(0.5 * squared_distance(teacher, student)))
     return total
 
 

@@ -8,7 +8,8 @@ import anomalib.models
 import pytest
 import yaml
 from anomalib.data import get_datamodule
-from anomalib.models import AnomalibModule, get_model, list_models
+from anomalib.models import get_model, list_models
+from anomalib.models.components import AnomalibModule
 
 import anomalib_stfpm
 from anomalib_stfpm import Stfpm

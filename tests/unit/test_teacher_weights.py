@@ -126,7 +126,7 @@ def test_an_unreachable_hub_gives_one_error_at_once_that_names_the_other_ways(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    attempts = []
+    attempts: list[float] = []
     monkeypatch.setattr("time.sleep", attempts.append)
     with pytest.raises(ConnectionError, match=r"hub is out of reach.*\.safetensors file.*teacher_weights 'package'"):
         teacher_weights.read(BACKBONE, "hub")

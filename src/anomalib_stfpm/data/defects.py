@@ -108,4 +108,5 @@ def _irregular_region(picture: Picture, generator: np.random.Generator, radius: 
     size = min(picture.shape)
     noise = gaussian_filter(generator.standard_normal(picture.shape), sigma=0.06 * size)
     distance = np.hypot(rows - row, columns - column) / size
-    return distance + 0.05 * noise / noise.std() < radius
+    region: Mask = distance + 0.05 * noise / noise.std() < radius
+    return region

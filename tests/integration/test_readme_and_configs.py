@@ -1,13 +1,15 @@
-"""The commands of the README are ones that anomalib understands."""
+"""The commands of the README and the configurations are ones that anomalib understands."""
 
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from anomalib.cli import AnomalibCLI
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.lightning_model import PAPER_MAX_EPOCHS
 from tests.conftest import write_picture
 
 pytestmark = pytest.mark.integration
@@ -32,3 +34,18 @@ def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     assert isinstance(AnomalibCLI(shlex.split(command)[1:], run=False).model, Stfpm)
+
+
+@pytest.mark.parametrize("config", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_configurations_are_valid(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(AnomalibCLI(["train", "--config", str(config)], run=False).model, Stfpm)
+
+
+def test_the_configuration_of_the_original_holds_the_defaults() -> None:
+    config = yaml.safe_load((REPOSITORY / "configs" / "stfpm.yaml").read_text(encoding="utf-8"))
+    arguments = config["model"]["init_args"]
+    assert arguments.pop("map_size") == [size // 4 for size in arguments["input_size"]]
+    assert arguments.pop("level_weights") == [1] * len(arguments["layers"])
+    assert Stfpm(**arguments).hparams == Stfpm().hparams
+    assert config["trainer"]["max_epochs"] == PAPER_MAX_EPOCHS
