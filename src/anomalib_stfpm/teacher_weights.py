@@ -3,11 +3,13 @@
 import os
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import timm
 import torch
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
 from timm.models import load_state_dict
 
 from .feature_pyramid import backbone_config
@@ -65,14 +67,19 @@ def _read_hub(backbone: str) -> dict[str, torch.Tensor]:
             overlay["file"] = cached
     try:
         if repository and not overlay:
-            # Without this first question a download attempt on a machine with no network goes on for most of a minute.
-            HfApi().model_info(repository, timeout=_HUB_TIMEOUT_SECONDS)
+            _ask_hub(repository)
         model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:
         msg = f"The hub is out of reach, so the weights of '{backbone}' cannot be fetched ({error}). {OTHER_WAYS}"
         raise ConnectionError(msg) from error
     state_dict: dict[str, torch.Tensor] = model.state_dict()
     return state_dict
+
+
+def _ask_hub(repository: str) -> None:
+    """Fail at once where the hub is out of reach. A download would go on trying for most of a minute."""
+    with suppress(EntryNotFoundError):
+        get_hf_file_metadata(hf_hub_url(repository, _HUB_FILES[0]), timeout=_HUB_TIMEOUT_SECONDS)
 
 
 def _read_package(backbone: str) -> dict[str, torch.Tensor]:

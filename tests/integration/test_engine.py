@@ -1,13 +1,15 @@
 """Training, testing and predicting with anomalib's Engine and datamodules."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from anomalib.callbacks import TilerConfigurationCallback
-from anomalib.data import AnomalibDataModule, BTech, Folder, MVTecAD, Visa
+from anomalib.cli import AnomalibCLI
+from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
 from lightning.pytorch.callbacks import Callback, Timer
 
@@ -27,39 +29,40 @@ def datamodule(write_category: CategoryWriter) -> MVTecAD:
     return MVTecAD(root=write_category("part"), category="part", num_workers=0)
 
 
-def folder_layout(write: CategoryWriter) -> AnomalibDataModule:
-    return Folder(
-        name="part",
-        root=write("part") / "part",
-        normal_dir="train/good",
-        normal_test_dir="test/good",
-        abnormal_dir="test/bad",
-        mask_dir="ground_truth/bad",
-        val_split_mode="same_as_test",
-        num_workers=0,
-    )
+def folder_layout(write: CategoryWriter) -> list[str]:
+    folders = [
+        "--data.normal_dir",
+        "train/good",
+        "--data.normal_test_dir",
+        "test/good",
+        "--data.abnormal_dir",
+        "test/bad",
+    ]
+    masks = ["--data.mask_dir", "ground_truth/bad", "--data.val_split_mode", "same_as_test"]
+    return ["Folder", "--data.name", "part", "--data.root", f"{write('part')}/part", *folders, *masks]
 
 
-def mvtec_layout(write: CategoryWriter) -> AnomalibDataModule:
-    return MVTecAD(root=write("bottle"), category="bottle", num_workers=0)
+def mvtec_layout(write: CategoryWriter) -> list[str]:
+    return ["MVTecAD", "--data.root", str(write("bottle")), "--data.category", "bottle"]
 
 
-def visa_layout(write: CategoryWriter) -> AnomalibDataModule:
-    return Visa(root=write("visa_pytorch/candle"), category="candle", num_workers=0)
+def visa_layout(write: CategoryWriter) -> list[str]:
+    return ["Visa", "--data.root", str(write("visa_pytorch/candle")), "--data.category", "candle"]
 
 
-def btech_layout(write: CategoryWriter) -> AnomalibDataModule:
-    return BTech(root=write("01", good="ok", bad="ko"), category="01", num_workers=0)
+def btech_layout(write: CategoryWriter) -> list[str]:
+    return ["BTech", "--data.root", str(write("01", good="ok", bad="ko")), "--data.category", "01"]
 
 
 @pytest.mark.parametrize("layout", [folder_layout, mvtec_layout, visa_layout, btech_layout])
 def test_anomalibs_layouts_train_and_test_with_all_metrics(
-    layout: Any,  # noqa: ANN401
-    write_category: CategoryWriter,
-    teacher_file: Path,
-    tmp_path: Path,
+    layout: Callable[[CategoryWriter], list[str]], write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
-    (metrics,) = quiet_engine(tmp_path).train(tiny_model(teacher_file), datamodule=layout(write_category))
+    model = ["--model", "anomalib_stfpm.Stfpm", "--model.teacher_weights", str(teacher_file)]
+    size = ["--model.input_size", "[64, 64]", "--data.num_workers", "0"]
+    short = ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--default_root_dir", str(tmp_path)]
+    cli = AnomalibCLI(["train", *model, "--data", *layout(write_category), *size, *short])
+    metrics = {name: value for name, value in cli.engine.trainer.callback_metrics.items() if name in ALL_METRICS}
     assert set(metrics) == ALL_METRICS
     assert all(0 <= value <= 1 for value in metrics.values())
 
