@@ -44,7 +44,7 @@ def read(backbone: str, teacher_weights: str | os.PathLike[str]) -> dict[str, to
     Raises:
         ConnectionError: If the hub is out of reach and its cache does not hold the weights.
         FileNotFoundError: If the file or the package is missing.
-        ValueError: If the file cannot be read safely or is of another architecture, the package is asked for weights
+        ValueError: If a file cannot be read safely or is of another architecture, the package is asked for weights
             that it does not hold, or the hub has none.
     """
     if teacher_weights == HUB:
@@ -60,16 +60,17 @@ def _read_hub(backbone: str) -> dict[str, torch.Tensor]:
         msg = f"timm has no pretrained weights of '{backbone}'. {OTHER_WAYS}"
         raise ValueError(msg)
     repository = config.hf_hub_id
-    overlay: dict[str, str] = {}
-    if repository:
-        cached = next(filter(None, (try_to_load_from_cache(repository, name) for name in _HUB_FILES)), None)
-        if isinstance(cached, str):
-            overlay["file"] = cached
+    files = [try_to_load_from_cache(repository, name) for name in _HUB_FILES] if repository else []
+    cached = next((file for file in files if isinstance(file, str)), None)
     try:
-        if repository and not overlay:
+        if repository and not cached:
             _ask_hub(repository)
+        overlay = {"file": cached} if cached else {}
         model = timm.create_model(backbone, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:
+        if cached:
+            msg = f"'{cached}', from the hub's cache, cannot be read ({error}): delete it to fetch it again."
+            raise ValueError(msg) from error
         msg = f"The hub is out of reach, so the weights of '{backbone}' cannot be fetched ({error}). {OTHER_WAYS}"
         raise ConnectionError(msg) from error
     state_dict: dict[str, torch.Tensor] = model.state_dict()

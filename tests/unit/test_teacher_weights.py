@@ -133,20 +133,34 @@ def test_an_unreachable_hub_gives_one_error_at_once_that_names_the_other_ways(
     assert attempts == []  # it does not wait and try again
 
 
+def cache_weights(file: Path, cache: Path) -> None:
+    """Put a file where the hub would have cached the weights of the backbone."""
+    commit = "0" * 40
+    repository = cache / "models--timm--resnet18.tv_in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    (repository / "snapshots" / commit).mkdir(parents=True)
+    (repository / "snapshots" / commit / "model.safetensors").symlink_to(file)
+
+
 @pytest.mark.usefixtures("no_network")
 def test_weights_in_the_hubs_cache_need_no_network(
     teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    commit = "0" * 40
-    repository = tmp_path / "models--timm--resnet18.tv_in1k"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text(commit)
-    (repository / "snapshots" / commit).mkdir(parents=True)
-    (repository / "snapshots" / commit / "model.safetensors").symlink_to(teacher_file)
+    cache_weights(teacher_file, tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     read = teacher_weights.read(BACKBONE, "hub")
     expected = load_file(teacher_file)
     assert all(torch.equal(read[key], expected[key]) for key in expected)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_damaged_file_in_the_hubs_cache_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "damaged").write_bytes(b"half")
+    cache_weights(tmp_path / "damaged", tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"model\.safetensors', from the hub's cache, cannot be read"):
+        teacher_weights.read(BACKBONE, "hub")
 
 
 def test_a_backbone_without_pretrained_weights_says_so() -> None:
