@@ -78,9 +78,14 @@ class FeaturePyramid(nn.Module):
         Args:
             state_dict: Weights of the complete backbone. Must hold every key of this pyramid's backbone, but for
                 ``num_batches_tracked``, which old files lack.
+
+        Raises:
+            RuntimeError: If a key is missing or a tensor has another shape.
         """
         own = self.backbone.state_dict()
-        self.backbone.load_state_dict({key: state_dict.get(key, value) for key, value in own.items()})
+        counters = {key: value for key, value in own.items() if key.endswith("num_batches_tracked")}
+        given = {key: value for key, value in state_dict.items() if key in own}
+        self.backbone.load_state_dict({**counters, **given})
 
 
 def available_levels(backbone: str) -> dict[str, int]:

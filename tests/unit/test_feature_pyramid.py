@@ -44,6 +44,13 @@ def test_features_are_those_of_timm(backbone: str) -> None:
             torch.testing.assert_close(actual, expected[index])
 
 
+def test_weights_must_be_complete() -> None:
+    weights = random_weights("resnet18")
+    del weights["layer2.0.conv1.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\) in state_dict: \"layer2\.0\.conv1\.weight\""):
+        FeaturePyramid("resnet18").load_backbone(weights)
+
+
 def test_levels_by_index_by_name_and_mixed_are_the_same_and_ordered() -> None:
     by_name = resolve_layers("resnet18", ["layer1", "layer3"])
     assert by_name == resolve_layers("resnet18", [1, 3]) == resolve_layers("resnet18", [3, "layer1"])
