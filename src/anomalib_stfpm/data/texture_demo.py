@@ -21,9 +21,10 @@ CATEGORIES = ("brick", "grass", "gravel")
 _CROP_SIZE = 160
 _TRAIN_COLUMNS = 320  # the rest of a photograph is for test pictures: no training pixel is tested on
 _SEED = 2021
+_VERSION = 1  # of the pictures: whoever changes how they are drawn counts it up
 _TRAIN_GOOD, _TEST_GOOD, _TEST_OF_EACH_DEFECT = 60, 20, 8
 _README = """\
-Demo category '{category}' of anomalib-stfpm, version 1.
+Demo category '{category}' of anomalib-stfpm, version {version}.
 
 The pictures are crops of the photograph 'skimage.data.{category}' that scikit-image carries, of which it says where it
 comes from and that it is under the Creative Commons CC0 licence (https://creativecommons.org/publicdomain/zero/1.0/).
@@ -62,7 +63,7 @@ class TextureDemo(MVTecAD):
         if category not in CATEGORIES:
             msg = f"TextureDemo has no category '{category}': choose from {', '.join(CATEGORIES)}."
             raise ValueError(msg)
-        root = Path(root) if root is not None else user_cache_path("anomalib_stfpm") / "texture_demo"
+        root = Path(root) if root is not None else user_cache_path("anomalib_stfpm") / f"texture_demo_{_VERSION}"
         super().__init__(root=root, category=category, num_workers=num_workers, **kwargs)
         self.root = root  # as given: anomalib looks for relative paths in its own datasets folder first
 
@@ -103,7 +104,7 @@ def write_category(root: Path, category: str) -> Path:
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     readme = folder / "readme.txt"
-    if not readme.is_file() or readme.read_text(encoding="utf-8") != _README.format(category=category):
+    if not readme.is_file() or readme.read_text(encoding="utf-8") != _readme(category):
         msg = f"'{folder}' is not the demo category of this version: choose another root, or move that folder away."
         raise ValueError(msg)
     return folder
@@ -122,7 +123,11 @@ def _draw(folder: Path, category: str) -> None:
             picture, mask = draw_defect(_crop(test_part, generator), generator)
             _save(picture, folder / "test" / kind / f"{index:03}.png")
             _save(mask.astype(float), folder / "ground_truth" / kind / f"{index:03}_mask.png")
-    (folder / "readme.txt").write_text(_README.format(category=category), encoding="utf-8")
+    (folder / "readme.txt").write_text(_readme(category), encoding="utf-8")
+
+
+def _readme(category: str) -> str:
+    return _README.format(category=category, version=_VERSION)
 
 
 def _crop(part: Picture, generator: np.random.Generator) -> Picture:
