@@ -106,8 +106,8 @@ class Stfpm(AnomalibModule):
         # containers of a configuration library.
         layers = resolve_layers(backbone, layers)
         teacher_weights = str(teacher_weights)
-        input_size = _size("input_size", input_size)
-        map_size = None if map_size is None else _size("map_size", map_size)
+        input_size = _size("input_size", input_size, minimum=4)
+        map_size = None if map_size is None else _size("map_size", map_size, minimum=1)
         level_weights = None if level_weights is None else [float(weight) for weight in level_weights]
         if level_weights is not None and len(level_weights) != len(layers):
             msg = f"level_weights must have one weight for each of {layers}: got {level_weights}."
@@ -316,9 +316,9 @@ class Stfpm(AnomalibModule):
         return super().to_onnx(export_root, model_file_name, input_size, **kwargs)
 
 
-def _size(name: str, size: Sequence[int]) -> tuple[int, int]:
-    if len(size) != 2 or min(size) < 1:
-        msg = f"{name} must be a positive height and width in pixels: got {list(size)}."
+def _size(name: str, size: Sequence[int], minimum: int) -> tuple[int, int]:
+    if len(size) != 2 or min(size) < minimum:
+        msg = f"{name} must be a height and a width of at least {minimum} pixels: got {list(size)}."
         raise ValueError(msg)
     height, width = size
     return int(height), int(width)

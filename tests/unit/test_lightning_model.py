@@ -91,9 +91,9 @@ def test_what_a_checkpoint_keeps_is_plain_whatever_container_it_came_in() -> Non
     [
         ({"backbone": "resnet81"}, "did you mean 'resnet18'"),
         ({"layers": ["layer9"]}, "no level 'layer9'"),
-        ({"input_size": (0, 256)}, "input_size must be a positive height and width"),
-        ({"input_size": (256,)}, "input_size must be a positive height and width"),
-        ({"map_size": (64, 0)}, "map_size must be a positive height and width"),
+        ({"input_size": (3, 256)}, "input_size must be a height and a width of at least 4 pixels"),
+        ({"input_size": (256,)}, "input_size must be a height and a width of at least 4 pixels"),
+        ({"map_size": (64, 0)}, "map_size must be a height and a width of at least 1 pixels"),
         ({"level_weights": [1, 1]}, r"one weight for each of \['layer1', 'layer2', 'layer3'\]"),
         ({"level_weights": [1, -1, 1]}, "level_weights must be finite"),
         ({"learning_rate": 0}, "learning_rate must be positive"),
