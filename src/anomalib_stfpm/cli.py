@@ -31,5 +31,5 @@ def _is_of_this_package(error: BaseException) -> bool:
 
 def _sentence_of_a_refused_argument(message: str) -> str | None:
     """What a class says of its arguments, out of all that jsonargparse says of the types it has tried before it."""
-    listed = re.search(r"\nErrors:\n(.*?)\nGiven value type: ", message, re.DOTALL)
-    return listed[1].rpartition("- ")[2].strip() if listed else None
+    listed = re.search(r"\nErrors:(\n.*?)\nGiven value type: ", message, re.DOTALL)
+    return listed[1].rpartition("\n  - ")[2].strip() if listed else None

@@ -138,7 +138,10 @@ def test_an_unreachable_hub_is_one_error_that_names_the_other_ways(
     [
         (["--model.backbone", "resnet81"], "timm has no backbone 'resnet81'; did you mean 'resnet18'"),
         (["--model.layers", "[layr1]"], "no level 'layr1'; did you mean 'layer1'"),
-        (["--data", "anomalib_stfpm.data.TextureDemo", "--data.category", "wall"], "choose from brick, grass, gravel"),
+        (
+            ["--data", "anomalib_stfpm.data.TextureDemo", "--data.category", "old - wall"],
+            "anomalib-stfpm: error: TextureDemo has no category 'old - wall': choose from brick, grass, gravel.",
+        ),
     ],
 )
 def test_bad_arguments_are_one_line(arguments: list[str], message: str, tmp_path: Path) -> None:
