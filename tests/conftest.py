@@ -71,14 +71,14 @@ CategoryWriter = Callable[..., Path]
 def write_category(tmp_path: Path) -> CategoryWriter:
     """A function that writes a tiny category; its arguments name the folders as the data set's layout wants them."""
 
-    def write(category: str, good: str = "good", bad: str = "bad", mask: str = "{:03}.png") -> Path:
+    def write(category: str, good: str = "good", bad: str = "bad") -> Path:
         root = tmp_path / "pictures"
         for index in range(4):
             write_picture(root / category / "train" / good / f"{index:03}.png", seed=index)
         for index in range(2):
             write_picture(root / category / "test" / good / f"{index:03}.png", seed=10 + index)
             write_picture(root / category / "test" / bad / f"{index:03}.png", seed=20 + index, defect=True)
-            write_mask(root / category / "ground_truth" / bad / mask.format(index))
+            write_mask(root / category / "ground_truth" / bad / f"{index:03}.png")
         return root
 
     return write

@@ -48,10 +48,11 @@ class FeaturePyramid(nn.Module):
 
     def __init__(self, backbone: str, layers: Sequence[str | int] | None = None) -> None:
         super().__init__()
-        levels = available_levels(backbone)
-        self.layers = resolve_layers(backbone, layers)
-        self._indices = [list(levels).index(layer) for layer in self.layers]
+        backbone_config(backbone)
         self.backbone = timm.create_model(backbone, pretrained=False)
+        levels = _levels(self.backbone)
+        self.layers = _resolve(backbone, levels, layers)
+        self._indices = [list(levels).index(layer) for layer in self.layers]
         self.backbone.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
         _normalise_as_torchvision(self.backbone)
         self.backbone.to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU too
@@ -106,8 +107,7 @@ def available_levels(backbone: str) -> dict[str, int]:
     """
     backbone_config(backbone)
     with torch.device("meta"):
-        model: Any = timm.create_model(backbone, pretrained=False)
-    return {level["module"]: level["reduction"] for level in model.feature_info}
+        return _levels(timm.create_model(backbone, pretrained=False))
 
 
 def backbone_config(backbone: str) -> PretrainedCfg:
@@ -162,7 +162,14 @@ def resolve_layers(backbone: str, layers: Sequence[str | int] | None) -> list[st
         >>> resolve_layers("tf_efficientnet_lite0", [1, "blocks.2"])
         ['blocks.1', 'blocks.2']
     """
-    levels = available_levels(backbone)
+    return _resolve(backbone, available_levels(backbone), layers)
+
+
+def _levels(model: Any) -> dict[str, int]:  # noqa: ANN401  a timm model, see FeaturePyramid.backbone
+    return {level["module"]: level["reduction"] for level in model.feature_info}
+
+
+def _resolve(backbone: str, levels: Mapping[str, int], layers: Sequence[str | int] | None) -> list[str]:
     names = list(levels)
     choice = f"levels of {backbone} are: {_list(f'{i} {name}' for i, name in enumerate(names))}."
     if layers is None:
