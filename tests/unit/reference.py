@@ -51,3 +51,59 @@ def anomaly_map(
             product *= resize(squared_distance(teacher, student)[n], *map_size)
         maps.append(resize(product, *image_size))
     return np.stack(maps)
+
+
+def regions(masks: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
+    """Each 8-connected region of each mask, as a mask over all of (N, H, W), by flooding."""
+    found = []
+    left = masks.copy()
+    for start in zip(*np.nonzero(masks), strict=True):
+        if not left[start]:
+            continue
+        region = np.zeros_like(masks)
+        flood = [start]
+        left[start] = False
+        while flood:
+            n, i, j = flood.pop()
+            region[n, i, j] = True
+            for k, m in np.ndindex(3, 3):
+                neighbour = (n, i + k - 1, j + m - 1)
+                inside = 0 <= neighbour[1] < masks.shape[1] and 0 <= neighbour[2] < masks.shape[2]
+                if inside and left[neighbour]:
+                    left[neighbour] = False
+                    flood.append(neighbour)
+        found.append(region)
+    return found
+
+
+def pro_curve(maps: Array, masks: npt.NDArray[np.bool_], thresholds: Array) -> tuple[list[float], list[float]]:
+    """False-positive rate and mean overlap of the regions above each threshold."""
+    background, all_regions = ~masks, regions(masks)
+    rates, overlaps = [], []
+    for threshold in thresholds:
+        above = maps > threshold
+        rates.append(float(above[background].mean()))
+        overlaps.append(float(np.mean([above[region].mean() for region in all_regions])))
+    return rates, overlaps
+
+
+def published_pro(
+    maps: Array, masks: npt.NDArray[np.bool_], number_of_thresholds: int = 4000, limit: float = 0.3
+) -> float:
+    """Area under the curve up to the limit, both axes rescaled by minimum and maximum."""
+    highest, lowest = maps.max(), maps.min()
+    thresholds = highest - np.arange(number_of_thresholds) * (highest - lowest) / number_of_thresholds
+    curve = zip(*pro_curve(maps, masks, thresholds), strict=True)
+    rates, overlaps = (np.array(axis) for axis in zip(*[point for point in curve if point[0] <= limit], strict=True))
+    rates = (rates - rates.min()) / (rates.max() - rates.min())
+    overlaps = (overlaps - overlaps.min()) / (overlaps.max() - overlaps.min())
+    return float(np.trapezoid(overlaps, rates))
+
+
+def aupro(maps: Array, masks: npt.NDArray[np.bool_], limit: float = 0.3) -> float:
+    """Area under the curve up to the limit, every value a threshold, divided by the limit."""
+    thresholds = np.concatenate([np.unique(maps)[::-1], [-np.inf]])
+    rates, overlaps = pro_curve(maps, masks, thresholds)
+    within = sum(rate <= limit for rate in rates)
+    end = float(np.interp(limit, rates, overlaps))
+    return float(np.trapezoid([*overlaps[:within], end], [*rates[:within], limit])) / limit

@@ -1,0 +1,99 @@
+"""PRO in both conventions equals a direct, slow computation."""
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO, AnomalibMetric
+
+from anomalib_stfpm.published_pro import PublishedPRO
+
+from . import reference
+
+
+def pictures(seed: int, count: int = 3, size: tuple[int, int] = (24, 20)) -> tuple[torch.Tensor, torch.Tensor]:
+    """Maps that see defects in part only, with ties, and masks with several regions, some touching at a corner."""
+    generator = np.random.default_rng(seed)
+    masks = np.zeros((count, *size), dtype=bool)
+    for mask in masks[1:]:  # the first picture is a good one
+        for _ in range(3):
+            row, column = (int(generator.integers(0, length - 4)) for length in size)
+            mask[row : row + 3, column : column + 4] = True
+        mask[0, 0] = mask[1, 1] = True
+    maps = generator.gamma(2, 1, size=masks.shape) + generator.uniform(0, 4, size=(count, 1, 1)) * masks
+    return torch.tensor(np.round(maps, 1), dtype=torch.float32), torch.tensor(masks)
+
+
+def measured(metric: AnomalibMetric, maps: torch.Tensor, masks: torch.Tensor) -> float:
+    """The metric's value, with the pictures given one after the other."""
+    for anomaly_map, mask in zip(maps, masks, strict=True):
+        image = torch.zeros(1, 3, *anomaly_map.shape)
+        metric.update(ImageBatch(image=image, anomaly_map=anomaly_map[None], gt_mask=mask[None]))
+    return float(metric.compute())
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("thresholds", "fpr_limit"), [(4000, 0.3), (50, 0.3), (300, 0.05), (300, 1.0)])
+def test_published_pro_equals_the_reference(seed: int, thresholds: int, fpr_limit: float) -> None:
+    maps, masks = pictures(seed)
+    metric = PublishedPRO(thresholds=thresholds, fpr_limit=fpr_limit)
+    expected = reference.published_pro(maps.double().numpy(), masks.numpy(), thresholds, fpr_limit)
+    assert measured(metric, maps, masks) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_anomalibs_aupro_equals_the_reference(seed: int) -> None:
+    maps, masks = pictures(seed)
+    metric = AUPRO(fields=["anomaly_map", "gt_mask"])
+    expected = reference.aupro(maps.double().numpy(), masks.numpy())
+    assert measured(metric, maps, masks) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_two_conventions_differ_and_are_named_apart() -> None:
+    maps, masks = pictures(0)
+    published, aupro = PublishedPRO(), AUPRO(fields=["anomaly_map", "gt_mask"])
+    assert (published.name, aupro.name) == ("PublishedPRO", "AUPRO")
+    assert measured(published, maps, masks) != pytest.approx(measured(aupro, maps, masks), abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [-3.0, 0.0, 7.0])
+def test_a_map_that_is_the_same_everywhere_finds_nothing(value: float) -> None:
+    _, masks = pictures(0)
+    assert measured(PublishedPRO(), torch.full(masks.shape, value), masks) == 0
+
+
+def test_a_perfect_map_has_the_whole_area() -> None:
+    _, masks = pictures(0)
+    assert measured(PublishedPRO(), masks.float(), masks) == 1
+
+
+def test_without_a_defect_or_a_background_there_is_no_overlap_to_measure() -> None:
+    maps, masks = pictures(0)
+    assert measured(PublishedPRO(), maps, torch.zeros_like(masks)) == 0
+    assert measured(PublishedPRO(), maps, torch.ones_like(masks)) == 0
+
+
+def test_maps_with_a_channel_axis_are_taken_too() -> None:
+    maps, masks = pictures(1)
+    batch = ImageBatch(image=torch.zeros(len(maps), 3, *maps.shape[1:]), anomaly_map=maps[:, None], gt_mask=masks)
+    metric = PublishedPRO()
+    metric.update(batch)
+    assert float(metric.compute()) == pytest.approx(measured(PublishedPRO(), maps, masks), abs=1e-6)
+
+
+def test_pictures_without_masks_are_skipped_or_refused() -> None:
+    batch = ImageBatch(image=torch.zeros(1, 3, 4, 4), anomaly_map=torch.zeros(1, 4, 4))
+    metric = PublishedPRO(strict=False)
+    metric.update(batch)
+    assert metric.compute() is None
+    with pytest.raises(ValueError, match="gt_mask"):
+        PublishedPRO().update(batch)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"thresholds": 1}, "thresholds must be at least 2"), ({"fpr_limit": 0}, "fpr_limit must be above 0")],
+)
+def test_impossible_arguments_are_refused(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PublishedPRO(**arguments)
