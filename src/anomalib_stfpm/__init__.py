@@ -12,10 +12,11 @@ from .anomaly_map import AnomalyMap
 from .feature_pyramid import FeaturePyramid, available_levels
 from .lightning_model import Stfpm
 from .loss import StfpmLoss
-from .registry import register_models
+from .registry import honour_seed, register_models
 from .torch_model import StfpmModel
 
 __all__ = ["AnomalyMap", "FeaturePyramid", "Stfpm", "StfpmLoss", "StfpmModel", "available_levels"]
 __version__ = "0.1.0"
 
 register_models()
+honour_seed()

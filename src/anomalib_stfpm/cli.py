@@ -7,6 +7,7 @@ import traceback
 from anomalib.cli.cli import main as anomalib_main
 
 from . import data  # noqa: F401  registers the datamodules
+from .registry import honour_seed
 
 
 def main() -> None:
@@ -15,6 +16,7 @@ def main() -> None:
     An error that this package has raised says what is wrong and what would be right: it is printed alone. Any other
     keeps its traceback.
     """
+    honour_seed()
     try:
         anomalib_main()
     except (ValueError, OSError) as error:

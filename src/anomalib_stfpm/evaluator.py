@@ -1,17 +1,89 @@
-"""The default evaluator: anomalib's metrics and AUPRO, with or without masks."""
+"""The default evaluator: anomalib's metrics and AUPRO, of raw predictions, with or without masks."""
+
+from typing import Any
 
 import lightning.pytorch as pl
-from anomalib.metrics import AUPRO, Evaluator
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.metrics import AUPRO, AnomalibMetric, Evaluator
 from anomalib.models.components import AnomalibModule
+from torch import nn
 from torch.nn import ModuleList
 
+RANKED_FIELDS = ("pred_score", "anomaly_map")
 
-class MaskOptionalEvaluator(Evaluator):
-    """An evaluator that leaves metrics out of the results, without a warning, where no picture had what they need.
 
-    That holds for metrics made with ``strict=False``, as anomalib's pixel metrics are: they get no masks where a data
-    set has none.
+class RawEvaluator(Evaluator):
+    """An evaluator that ranks raw predictions, and leaves out metrics without a warning where masks are missing.
+
+    anomalib's post-processor normalises scores and maps around the threshold and clamps them to 0 to 1 before metrics
+    see them. All that lies beyond the range seen in validation becomes equal, which AUROC and AUPRO then cannot rank:
+    a large part of every map where validation holds normal pictures only. Metrics of ``pred_score`` and
+    ``anomaly_map`` therefore get what the model itself returns, those of ``pred_label`` and ``pred_mask`` what
+    post-processing makes of it.
+
+    Metrics made with ``strict=False``, as anomalib's pixel metrics are, are left out of the results where no picture
+    had what they need.
+
+    Args:
+        test_metrics: Metrics to test with.
     """
+
+    def __init__(self, test_metrics: list[AnomalibMetric]) -> None:
+        super().__init__(test_metrics=test_metrics)
+        self._prediction: InferenceBatch | None = None
+        self._hook: Any = None
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start to listen to what the model returns.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model, anomalib's module with the network in ``model``.
+        """
+        del trainer
+        model: Any = pl_module.model
+        self._hook = model.register_forward_hook(self._remember)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop listening.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+        """
+        del trainer, pl_module
+        self._hook.remove()
+        self._prediction = None
+
+    def _remember(self, module: nn.Module, arguments: Any, prediction: InferenceBatch) -> None:  # noqa: ANN401
+        del module, arguments
+        self._prediction = prediction
+
+    def on_test_batch_end(  # noqa: D417
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: ImageBatch,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Update every metric with the raw or the post-processed batch.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            outputs: Not used.
+            batch: Post-processed batch.
+        """
+        del trainer, pl_module, outputs, args, kwargs
+        raw = batch
+        if self._prediction is not None:
+            score, anomaly_map = self._prediction.pred_score, self._prediction.anomaly_map
+            raw = batch.update(in_place=False, pred_score=score, anomaly_map=anomaly_map)
+        metric: Any
+        for metric in self.test_metrics:
+            metric.update(raw if set(RANKED_FIELDS) & set(metric.fields) else batch)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log every metric that is strict or has been updated.
@@ -26,7 +98,7 @@ class MaskOptionalEvaluator(Evaluator):
         self.test_metrics = all_metrics
 
 
-def default_evaluator() -> MaskOptionalEvaluator:
+def default_evaluator() -> RawEvaluator:
     """Make an evaluator with anomalib's default metrics and AUPRO.
 
     Returns:
@@ -34,4 +106,4 @@ def default_evaluator() -> MaskOptionalEvaluator:
         ``AUPRO``.
     """
     metrics = AnomalibModule.configure_evaluator().test_metrics
-    return MaskOptionalEvaluator(test_metrics=[*metrics, AUPRO(fields=["anomaly_map", "gt_mask"], strict=False)])
+    return RawEvaluator([*metrics, AUPRO(fields=["anomaly_map", "gt_mask"], strict=False)])

@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from . import teacher_weights as teacher_weights_source
 from .evaluator import default_evaluator
+from .exact_resume import ExactResume
 from .feature_pyramid import backbone_config, resolve_layers
 from .loss import StfpmLoss
+from .student_selection import StudentSelection, kept_student
 from .torch_model import StfpmModel
 
 logger = logging.getLogger(__name__)
@@ -127,6 +129,7 @@ class Stfpm(AnomalibModule):
         self.weight_decay = weight_decay
         self.model = StfpmModel(backbone, layers, map_size)
         self.loss = StfpmLoss(level_weights)
+        self._resumed_from: str | Path | None = None
 
     # -- what to run with ---------------------------------------------------------------------------------------------
 
@@ -179,6 +182,15 @@ class Stfpm(AnomalibModule):
         """
         return default_evaluator()
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Make the callbacks of a run.
+
+        Returns:
+            anomalib's components, then what makes a resumed training exact and what keeps the best student.
+        """
+        components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
+        return [*components, ExactResume(), StudentSelection()]
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Make the optimiser of the student.
 
@@ -196,6 +208,7 @@ class Stfpm(AnomalibModule):
 
     def on_fit_start(self) -> None:
         """Fetch the teacher's weights, unless a checkpoint has brought them."""
+        self._resumed_from = self.trainer.ckpt_path
         if not self.model.teacher_is_loaded:
             self.model.load_teacher(teacher_weights_source.read(self.hparams["backbone"], self.teacher_weights))
 
@@ -254,6 +267,8 @@ class Stfpm(AnomalibModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the networks' shape and the pre-processing that the checkpoint was trained with.
 
+        Training goes on with the checkpoint's last student, everything else uses the one that training had kept.
+
         Args:
             checkpoint: The loaded checkpoint.
         """
@@ -269,10 +284,26 @@ class Stfpm(AnomalibModule):
             self.model = StfpmModel(**shape).to(self.device).train(self.model.training)
             self.model.tiler = tiler
         trainer = self._trainer
+        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+            self._replace_state(checkpoint, kept_student(checkpoint))
+        if trainer is not None and trainer.state.fn == TrainerFn.TESTING and trainer.ckpt_path == self._resumed_from:
+            # anomalib's train hands the checkpoint that training went on from to the test after it.
+            logger.warning("Testing the student that training ended with, not the checkpoint that it went on from.")
+            self._replace_state(checkpoint, self.state_dict())
         datamodule = getattr(trainer, "datamodule", None)
         if trainer is not None and isinstance(datamodule, AnomalibDataModule):
             # It resizes pictures before they are batched, and has so far looked at the pre-processor given.
             datamodule.setup(trainer.state.fn)
+
+    def _replace_state(self, checkpoint: dict[str, Any], state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Put other values into a checkpoint, both where the model looks for them and where its components do."""
+        checkpoint["state_dict"].update(state_dict)
+        for name, component in self.named_children():
+            # anomalib's post-processor is a module and a callback: the trainer restores its thresholds once more.
+            if isinstance(component, Callback) and component.state_key in checkpoint.get("callbacks", {}):
+                own = {key: value for key, value in state_dict.items() if key.startswith(f"{name}.")}
+                saved = checkpoint["callbacks"][component.state_key]
+                saved.update({key.removeprefix(f"{name}."): value for key, value in own.items()})
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export a trained model to PyTorch, see anomalib's ``ExportMixin.to_torch``.

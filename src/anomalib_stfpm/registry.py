@@ -1,8 +1,13 @@
-"""The one place that leans on how anomalib finds its models and datamodules."""
+"""The one place that leans on how anomalib finds its models and datamodules, and on how its command line is made."""
+
+import sys
+from functools import wraps
+from typing import Any
 
 import anomalib.data
 import anomalib.models
 from anomalib.data import AnomalibDataModule
+from lightning.pytorch import seed_everything
 
 MODULE = "anomalib_stfpm"
 
@@ -26,3 +31,24 @@ def register_datamodule(datamodule: type[AnomalibDataModule]) -> None:
         datamodule: The class to make known.
     """
     setattr(anomalib.data, datamodule.__name__, datamodule)
+
+
+def honour_seed() -> None:
+    """Let anomalib's command line do what it says of ``--seed_everything``.
+
+    anomalib 2.7 takes the option and does not use it. Its class is changed only where something has imported it: the
+    import would change how Python prints errors.
+    """
+    cli: Any = getattr(sys.modules.get("anomalib.cli.cli"), "AnomalibCLI", None)
+    if cli is None or hasattr(cli.before_instantiate_classes, "__wrapped__"):
+        return
+    before_instantiate_classes = cli.before_instantiate_classes
+
+    @wraps(before_instantiate_classes)
+    def seed_before_instantiate_classes(self: Any) -> None:  # noqa: ANN401
+        seed = (self.config.get(self.config["subcommand"]) or {}).get("seed_everything")
+        if isinstance(seed, int) and not isinstance(seed, bool):
+            seed_everything(seed, workers=True)
+        before_instantiate_classes(self)
+
+    cli.before_instantiate_classes = seed_before_instantiate_classes

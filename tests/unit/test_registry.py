@@ -6,6 +6,7 @@ from pathlib import Path
 import anomalib.data
 import anomalib.models
 import pytest
+import torch
 import yaml
 from anomalib.data import get_datamodule
 from anomalib.models import get_model, list_models
@@ -14,6 +15,7 @@ from anomalib.models.components import AnomalibModule
 import anomalib_stfpm
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import TextureDemo
+from anomalib_stfpm.registry import honour_seed
 
 
 @pytest.mark.parametrize("name", ["stfpm", "Stfpm"])
@@ -65,3 +67,25 @@ def test_datamodules_are_found_by_class_path() -> None:
     datamodule = get_datamodule({"class_path": "anomalib_stfpm.data.TextureDemo", "init_args": {"category": "grass"}})
     assert type(datamodule) is TextureDemo
     assert datamodule.category == "grass"
+
+
+def test_the_command_lines_seed_is_used() -> None:
+    from anomalib.cli import AnomalibCLI
+
+    honour_seed()
+    command = ["fit", "--model", "anomalib_stfpm.Stfpm", "--data", "MVTecAD"]
+    first, again, other = (AnomalibCLI([*command, "--seed_everything", seed], run=False) for seed in ("5", "5", "6"))
+    assert torch.equal(*(cli.model.model.student.backbone.conv1.weight for cli in (first, again)))
+    assert not torch.equal(*(cli.model.model.student.backbone.conv1.weight for cli in (first, other)))
+    unseeded = [AnomalibCLI(command, run=False).model.model.student.backbone.conv1.weight for _ in range(2)]
+    assert not torch.equal(*unseeded)
+
+
+def test_what_the_plugin_changes_of_the_command_line_is_where_it_was() -> None:
+    from anomalib.cli import AnomalibCLI
+
+    honour_seed()
+    changed = AnomalibCLI.before_instantiate_classes
+    honour_seed()
+    assert AnomalibCLI.before_instantiate_classes is changed
+    assert changed.__wrapped__.__module__ == "anomalib.cli.cli", "anomalib has changed how its command line is made"
