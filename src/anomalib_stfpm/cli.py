@@ -1,29 +1,56 @@
-"""The command ``anomalib-stfpm``: anomalib's whole command line with this package registered."""
+"""The command ``anomalib-stfpm``: anomalib's whole command line with this package registered, and its own verbs."""
 
 import re
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from anomalib.cli.cli import main as anomalib_main
 
 from . import data  # noqa: F401  registers the datamodules
 from .registry import honour_seed
+from .reproduction.command import main as reproduce
+
+
+class Verb(NamedTuple):
+    """A verb that anomalib's command line does not have."""
+
+    run: Callable[[Sequence[str]], int]
+    description: str
+
+
+VERBS = {
+    "reproduce": Verb(reproduce, "Train and test categories as the paper does, beside the published results."),
+}
 
 
 def main() -> None:
-    """Run anomalib's command line.
+    """Run a verb of this package, or else anomalib's command line.
 
     An error that this package has raised says what is wrong and what would be right: it is printed alone. Any other
     keeps its traceback.
     """
+    arguments = sys.argv[1:]
     honour_seed()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_verbs()
     try:
+        if arguments and arguments[0] in VERBS:
+            sys.exit(VERBS[arguments[0]].run(arguments[1:]))
         anomalib_main()
     except (ValueError, OSError) as error:
         sentence = _sentence_of_a_refused_argument(str(error)) or (str(error) if _is_of_this_package(error) else None)
         if sentence is None:
             raise
         sys.exit(f"anomalib-stfpm: error: {sentence}")
+
+
+def _print_verbs() -> None:
+    print("Verbs of anomalib-stfpm (each has a --help):")
+    for name, verb in VERBS.items():
+        print(f"  {name:20}{verb.description}")
+    print("\nEverything else is anomalib's:\n", flush=True)
 
 
 def _is_of_this_package(error: BaseException) -> bool:

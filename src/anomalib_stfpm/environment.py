@@ -1,0 +1,58 @@
+"""What a result was measured with: versions, processor, revision of the source."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("anomalib-stfpm", "anomalib", "torch", "torchvision", "lightning", "timm", "torchmetrics", "openvino")
+
+
+def describe() -> dict[str, Any]:
+    """Describe the machine and the software that is running.
+
+    Returns:
+        Versions by package, Python's version, operating system, processor, number of cores and of torch's threads, and
+        the git revision of the source, ``None`` where it does not run from a git checkout.
+
+    Example:
+        >>> sorted(describe())
+        ['cores', 'cpu', 'git_revision', 'platform', 'python', 'threads', 'versions']
+    """
+    return {
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "git_revision": _git_revision(),
+    }
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _git_revision() -> str | None:
+    """The revision, with a plus where tracked files have been changed since."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        # A folder that lies in somebody's checkout without being part of it has no revision.
+        subprocess.run([*git, "ls-files", "--error-unmatch", Path(__file__).name], check=True, capture_output=True)
+        revision = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision.strip() + ("+" if changed.stdout else "")

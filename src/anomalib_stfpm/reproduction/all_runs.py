@@ -1,0 +1,128 @@
+"""All runs of a reproduction: every category with every seed, going on where it was interrupted."""
+
+import json
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from anomalib.models.components import AnomalibModule
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from anomalib_stfpm import files, teacher_weights
+from anomalib_stfpm.lightning_model import Stfpm
+
+from . import category as pictures
+from . import report
+from .protocol import Protocol
+from .run import RESULT_FILE, configuration, read_result, run
+
+CONFIGURATION_FILE = "configuration.json"
+ERROR_FILE = "error.txt"
+
+
+def reproduce(
+    make_model: Callable[[], AnomalibModule],
+    protocol: Protocol,
+    root: Path,
+    output: Path,
+    categories: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0,),
+) -> dict[str, str]:
+    """Train and test categories under the published protocol and write the table.
+
+    A run (a category with a seed) that has finished is not done again, one that was interrupted goes on from its last
+    epoch. ``output`` gets ``results.json``, ``results.csv`` and ``results.md``, which are written again after every
+    run, and a folder a run with its result and its student.
+
+    Args:
+        make_model: Makes the model, which needs the protocol's evaluator.
+        protocol: How to train.
+        root: Folder that holds a folder for each category, in MVTec AD's layout.
+        output: Folder to write to.
+        categories: Names of the categories; ``None`` takes all in ``root``.
+        seeds: Seeds, each for a run of every category.
+
+    Returns:
+        Why a category has no result, by category; empty if all have.
+
+    Raises:
+        FileNotFoundError: If ``root`` holds no category, or the teacher's weights are missing.
+        ConnectionError: If the teacher's weights are out of reach.
+        ValueError: If an argument is not valid, or ``output`` holds results of another configuration.
+        KeyboardInterrupt: If the user interrupts it.
+    """
+    names = list(dict.fromkeys(categories or pictures.categories_in(root)))
+    model = make_model()
+    _check_configuration(output, {"root": str(root.resolve()), **configuration(model, protocol)})
+    folders = {(name, seed): output / name / f"seed_{seed}" for name in names for seed in dict.fromkeys(seeds)}
+    unfinished = {each for each, folder in folders.items() if read_result(folder) is None}
+    if unfinished and isinstance(model, Stfpm):
+        teacher_weights.read(model.hparams["backbone"], model.teacher_weights)  # fails now, not in every category
+    missing: dict[str, str] = {}
+    for name in dict.fromkeys(name for name, _ in unfinished):
+        if problem := pictures.problem(root / name):
+            missing[name] = problem
+
+    with _progress() as progress:
+        runs_done = progress.add_task("runs", total=len(folders))
+        epochs_done = progress.add_task("epochs", total=protocol.max_epochs)
+        for (name, seed), folder in folders.items():
+            if (name, seed) in unfinished and name not in missing:
+                progress.update(epochs_done, description=f"{name}, seed {seed}", completed=0)
+                try:
+                    result = run(make_model, protocol, root, name, seed, folder, _shown(progress, epochs_done))
+                except Exception as error:
+                    # Whatever it is, the other categories go on.
+                    missing[name] = f"{type(error).__name__}: {error} (see '{folder / ERROR_FILE}')"
+                    files.write_text(folder / ERROR_FILE, traceback.format_exc())
+                else:
+                    progress.console.print(_line(result), highlight=False)
+            progress.advance(runs_done)
+            report.write(output, _results(output), missing)
+    for name, reason in missing.items():
+        Console(stderr=True).print(f"Missing: {name}: {reason}.", markup=False, highlight=False, soft_wrap=True)
+    return missing
+
+
+def _check_configuration(output: Path, now: dict[str, Any]) -> None:
+    """Remember the configuration of an output folder, and refuse another one in it."""
+    path = output / CONFIGURATION_FILE
+    if not path.is_file():
+        files.write_text(path, json.dumps(now, indent=2) + "\n")
+        return
+    before, after = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(now)
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            msg = (
+                f"'{output}' holds results with {key} {before.get(key)!r}, not {after.get(key)!r}: give another output "
+                "folder, or the configuration that those were made with."
+            )
+            raise ValueError(msg)
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
+def _results(output: Path) -> list[dict[str, Any]]:
+    """Results of all runs that have ever finished in an output folder."""
+    found = (read_result(path.parent) for path in sorted(output.glob(f"*/seed_*/{RESULT_FILE}")))
+    return [result for result in found if result is not None]
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def _shown(progress: Progress, task: TaskID) -> Callable[[int], None]:
+    return lambda epoch: progress.update(task, completed=epoch)
+
+
+def _line(result: dict[str, Any]) -> str:
+    figures = ", ".join(f"{metric} {value:.4f}" for metric, value in result["metrics"].items())
+    return f"{result['category']}, seed {result['seed']}: {figures} (student of epoch {result['epoch']})"

@@ -1,0 +1,151 @@
+"""The table of a reproduction: ours, published, difference, as JSON, CSV and Markdown."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from anomalib_stfpm import files
+
+from .published import PUBLISHED, PublishedResult
+
+METRICS = ("pixel_AUROC", "image_AUROC", "PublishedPRO", "AUPRO")
+AVERAGE = "average"
+RESULTS_FILE = "results.json"
+
+Row = dict[str, Any]
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Put our results beside the published ones.
+
+    Args:
+        results: Results of single runs, see :func:`anomalib_stfpm.reproduction.protocol.run`.
+
+    Returns:
+        A row a category in alphabetical order, then the average over them. A row holds ``category``, ``seeds``, and
+        for every metric the mean over seeds, ``<metric>_std`` (over at least two seeds), ``<metric>_published`` and
+        ``<metric>_difference`` (ours less published). What does not exist is ``None``. Each average is over the
+        categories that have our figure, those of ``_published`` and ``_difference`` over the published ones among them.
+    """
+    categories = sorted({result["category"] for result in results})
+    rows = [_row(category, [r for r in results if r["category"] == category]) for category in categories]
+    return [*rows, _average(rows)] if rows else []
+
+
+def _row(category: str, results: Sequence[Mapping[str, Any]]) -> Row:
+    row: Row = {"category": category, "seeds": sorted(result["seed"] for result in results)}
+    for metric in METRICS:
+        values = [result["metrics"][metric] for result in results if metric in result["metrics"]]
+        ours = mean(values) if values else None
+        published = getattr(PUBLISHED.get(category), metric, None)
+        row[metric] = ours
+        row[f"{metric}_std"] = stdev(values) if len(values) > 1 else None
+        row[f"{metric}_published"] = published
+        row[f"{metric}_difference"] = None if ours is None or published is None else ours - published
+    return row
+
+
+def _average(rows: Sequence[Row]) -> Row:
+    average: Row = {"category": AVERAGE, "seeds": []}
+    for metric in METRICS:
+        measured = [row for row in rows if row[metric] is not None]
+        for column in (metric, f"{metric}_published", f"{metric}_difference"):
+            values = [row[column] for row in measured if row[column] is not None]
+            average[column] = mean(values) if values else None
+        average[f"{metric}_std"] = None
+    return average
+
+
+def markdown(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
+    """Write the table as Markdown.
+
+    Args:
+        rows: What :func:`table` returned.
+        missing: Why a category has no result, by category.
+
+    Returns:
+        The table, metrics as mean and, in brackets, standard deviation over seeds, and a list of what is missing.
+    """
+    compared = PublishedResult._fields
+    header = ["category", "seeds"]
+    for metric in METRICS:
+        header += [metric, "published", "difference"] if metric in compared else [metric]
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " --- |" * (len(header) - 1)]
+    for row in rows:
+        cells = [row["category"], " ".join(str(seed) for seed in row["seeds"])]
+        for metric in METRICS:
+            cells.append(with_spread(row, metric))
+            if metric in compared:
+                cells.append(_figure(row[f"{metric}_published"]))
+                cells.append(_figure(row[f"{metric}_difference"], sign="+"))
+        lines.append("| " + " | ".join(cells) + " |")
+    if missing:
+        lines += ["", "Missing:", "", *(f"- {category}: {reason}" for category, reason in missing.items())]
+    return "\n".join(lines) + "\n"
+
+
+def with_spread(row: Row, metric: str) -> str:
+    """Write a metric of a row as its mean and, where there are several seeds, the standard deviation in brackets.
+
+    Args:
+        row: A row of :func:`table`.
+        metric: One of ``METRICS``.
+
+    Returns:
+        The text; empty where there is no figure.
+    """
+    spread = row[f"{metric}_std"]
+    return _figure(row[metric]) + ("" if spread is None else f" ({spread:.4f})")
+
+
+def _figure(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{value:{sign}.4f}"
+
+
+def write(folder: Path, results: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> list[Row]:
+    """Write ``results.json``, ``results.csv`` and ``results.md``, each replaced as a whole.
+
+    Args:
+        folder: Where to write.
+        results: Results of single runs.
+        missing: Why a category has no result, by category.
+
+    Returns:
+        The table's rows.
+
+    Raises:
+        OSError: If a file cannot be written.
+    """
+    rows = table(results)
+    record = {"table": rows, "missing": dict(missing), "runs": list(results)}
+    files.write_text(folder / RESULTS_FILE, json.dumps(record, indent=2) + "\n")
+    files.write_text(folder / "results.csv", _csv(rows))
+    files.write_text(folder / "results.md", markdown(rows, missing))
+    return rows
+
+
+def read(folder: Path) -> list[Row]:
+    """Read the table that :func:`write` wrote.
+
+    Args:
+        folder: Where it was written.
+
+    Returns:
+        The table's rows.
+    """
+    rows: list[Row] = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))["table"]
+    return rows
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    columns = ["category", "seeds"]
+    columns += [f"{metric}{part}" for metric in METRICS for part in ("", "_std", "_published", "_difference")]
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**row, "seeds": " ".join(str(seed) for seed in row["seeds"])} for row in rows)
+    return text.getvalue()
