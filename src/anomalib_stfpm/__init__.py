@@ -12,10 +12,21 @@ from .anomaly_map import AnomalyMap
 from .feature_pyramid import FeaturePyramid, available_levels
 from .lightning_model import Stfpm
 from .loss import StfpmLoss
+from .original_checkpoint import import_checkpoint
+from .published_pro import PublishedPRO
 from .registry import honour_seed, register_models
 from .torch_model import StfpmModel
 
-__all__ = ["AnomalyMap", "FeaturePyramid", "Stfpm", "StfpmLoss", "StfpmModel", "available_levels"]
+__all__ = [
+    "AnomalyMap",
+    "FeaturePyramid",
+    "PublishedPRO",
+    "Stfpm",
+    "StfpmLoss",
+    "StfpmModel",
+    "available_levels",
+    "import_checkpoint",
+]
 __version__ = "0.1.0"
 
 register_models()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from anomalib.cli.cli import main as anomalib_main
 
 from . import data  # noqa: F401  registers the datamodules
+from .original_checkpoint import main as import_checkpoint
 from .registry import honour_seed
 from .reproduction.command import main as reproduce
 
@@ -22,6 +23,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "reproduce": Verb(reproduce, "Train and test categories as the paper does, beside the published results."),
+    "import-checkpoint": Verb(import_checkpoint, "Turn a student that the authors published into a checkpoint."),
 }
 
 

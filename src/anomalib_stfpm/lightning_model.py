@@ -219,6 +219,8 @@ class Stfpm(AnomalibModule):
     def on_test_start(self) -> None:
         """Refuse to test with a teacher that knows nothing."""
         self._require_teacher("test")
+        if isinstance(self.post_processor, PostProcessor) and self.post_processor.image_threshold.isnan():
+            logger.warning("There are no thresholds, for this model was never validated: F1 scores mean nothing.")
 
     def on_predict_start(self) -> None:
         """Refuse to predict with a teacher that knows nothing."""

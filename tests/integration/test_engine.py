@@ -186,6 +186,17 @@ def test_training_goes_on_from_a_checkpoint_without_hub_or_file(
     assert not torch.equal(model.model.student.state_dict()["backbone.conv1.weight"], before["backbone.conv1.weight"])
 
 
+def test_without_thresholds_a_test_says_what_its_f1_is_worth(
+    datamodule: MVTecAD, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = tiny_model(teacher_file)
+    quiet_engine(tmp_path, limit_val_batches=0).train(model, datamodule=datamodule)
+    assert "F1 scores mean nothing" in caplog.text
+    caplog.clear()
+    quiet_engine(tmp_path).train(model, datamodule=datamodule)
+    assert "F1 scores mean nothing" not in caplog.text
+
+
 def test_anomalibs_tiling_trains_and_tests(datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:
     tiling = TilerConfigurationCallback(enable=True, tile_size=64, stride=64)
     model = tiny_model(teacher_file, input_size=(128, 128))

@@ -1,0 +1,144 @@
+"""Students that the authors published, read into checkpoints of this package."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
+
+from . import files, teacher_weights
+from .lightning_model import PAPER_BACKBONE, Stfpm
+
+_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+"""Children of torchvision's ResNet by their place in the authors' Sequential; those between have no weights."""
+
+_KEY = re.compile(r"model\.(\d+)\.(.+)")
+_UNUSED_CHILDREN = ("layer4.",)
+_COUNTER = "num_batches_tracked"
+
+
+def import_checkpoint(
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    teacher: str | Path = teacher_weights.HUB,
+) -> Path:
+    """Turn a student that the authors published into a checkpoint to test, predict and export with.
+
+    The file, ``best.pth.tar``, is a dictionary with ``state_dict``, the student as a Sequential of torchvision's
+    ResNet-18, and ``category``. Every weight of it is checked against that network: those up to ``layer3`` become the
+    student, those of ``layer4`` may be there and are not used, and anything else is refused. It is read with
+    ``weights_only=True``, so no code in it can run.
+
+    The checkpoint has no thresholds, for the file has none: scores and maps are those of the network, not normalised.
+
+    Args:
+        path: The published file.
+        output: The checkpoint to write, ``.ckpt``. Appears whole or not at all.
+        teacher: Where the teacher's weights come from, as in training, see :func:`anomalib_stfpm.teacher_weights.read`.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        FileExistsError: If ``output`` exists.
+        FileNotFoundError: If the file or the teacher's weights are missing.
+        ConnectionError: If the teacher's weights are out of reach.
+        ValueError: If the file is damaged, holds anything but tensors and plain values, or is of another architecture.
+    """
+    path, output = Path(path), Path(output)
+    if output.exists():
+        msg = f"'{output}' exists and is not replaced: give another output, or remove it first."
+        raise FileExistsError(msg)
+    student = _student(path)
+    model = Stfpm(teacher_weights=teacher)
+    model.model.load_teacher(teacher_weights.read(PAPER_BACKBONE, teacher))
+    model.model.student.load_backbone(student)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer.strategy.connect(model)
+    with files.replacing(output) as temporary:
+        trainer.save_checkpoint(temporary, weights_only=True)
+    return output
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the verb ``import-checkpoint`` of the command line.
+
+    Args:
+        arguments: What the command line says after the verb.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        OSError: If a file is missing or in the way, see :func:`import_checkpoint`.
+        ValueError: If the published file cannot be used, see :func:`import_checkpoint`.
+    """
+    parser = ArgumentParser(
+        prog="anomalib-stfpm import-checkpoint",
+        description="Turn a student that the authors of STFPM published into a checkpoint for anomalib.",
+    )
+    parser.add_argument("path", type=Path, help="the published file, best.pth.tar")
+    parser.add_argument("--output", type=Path, required=True, help="checkpoint to write, student.ckpt")
+    parser.add_argument("--teacher_weights", default=teacher_weights.HUB, help="hub or a file with ResNet-18 weights")
+    given = parser.parse_args(list(arguments))
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    print(f"Wrote {import_checkpoint(given.path, given.output, given.teacher_weights)}")
+    return 0
+
+
+def _student(path: Path) -> dict[str, torch.Tensor]:
+    """Read a published student, keyed as timm keys a ResNet-18."""
+    published = _read(path)
+    state_dict = published.get("state_dict") if isinstance(published, Mapping) else None
+    if not isinstance(state_dict, Mapping) or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        msg = f"'{path}' is not a student of the authors: it has no tensors under 'state_dict'."
+        raise ValueError(msg)
+    expected = _expected()
+    student: dict[str, torch.Tensor] = {}
+    problems = []
+    for key, value in state_dict.items():
+        match = _KEY.fullmatch(str(key))
+        name = f"{_CHILDREN.get(match[1], '?')}.{match[2]}" if match else "?"
+        if name not in expected:
+            problems.append(f"'{key}' is not part of it")
+        elif value.shape != expected[name]:
+            problems.append(f"'{key}' has shape {tuple(value.shape)} instead of {tuple(expected[name])}")
+        else:
+            student[name] = value
+    problems += [
+        f"'{name}' is missing"
+        for name in expected
+        if name not in student and not name.startswith(_UNUSED_CHILDREN) and not name.endswith(_COUNTER)
+    ]
+    if problems:
+        rest = f", and {len(problems) - 1} more differences" if len(problems) > 1 else ""
+        msg = f"'{path}' does not hold a student of the authors, a ResNet-18 as a Sequential: {problems[0]}{rest}."
+        raise ValueError(msg)
+    return student
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401
+    if not path.is_file():
+        msg = f"'{path}' is not a file: give a student that the authors published, best.pth.tar."
+        raise FileNotFoundError(msg)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        msg = (
+            f"'{path}' is damaged or holds more than tensors and plain values, and is not read because that could run "
+            "code: give the file as the authors published it."
+        )
+        raise ValueError(msg) from error
+
+
+def _expected() -> dict[str, torch.Size]:
+    """Shapes of a ResNet-18 without its classifier."""
+    with torch.device("meta"):
+        model = timm.create_model(PAPER_BACKBONE, pretrained=False, num_classes=0)
+    return {key: value.shape for key, value in model.state_dict().items()}

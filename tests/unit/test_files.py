@@ -1,0 +1,32 @@
+"""A file is replaced as a whole or left as it was."""
+
+from pathlib import Path
+
+import pytest
+
+from anomalib_stfpm import files
+
+
+def test_a_file_appears_with_all_of_its_text_and_ordinary_rights(tmp_path: Path) -> None:
+    path, ordinary = tmp_path / "new" / "results.md", tmp_path / "ordinary"
+    files.write_text(path, "ä table\n")
+    ordinary.touch()
+    assert path.read_text(encoding="utf-8") == "ä table\n"
+    assert path.stat().st_mode == ordinary.stat().st_mode
+    assert [file.name for file in path.parent.iterdir()] == ["results.md"]
+
+
+def test_an_error_while_writing_leaves_the_file_before(tmp_path: Path) -> None:
+    path = tmp_path / "results.md"
+    files.write_text(path, "before")
+
+    def fail() -> None:
+        with files.replacing(path) as temporary:
+            temporary.write_text("half of it")
+            message = "disk full"
+            raise OSError(message)
+
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
