@@ -275,6 +275,7 @@ class Stfpm(AnomalibModule):
             checkpoint: The loaded checkpoint.
         """
         super().on_load_checkpoint(checkpoint)
+        self._keep_evaluator(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         shape = {name: saved[name] for name in inspect.signature(StfpmModel).parameters if name in saved}
         different = {name: value for name, value in shape.items() if self.hparams[name] != value}
@@ -306,6 +307,16 @@ class Stfpm(AnomalibModule):
                 own = {key: value for key, value in state_dict.items() if key.startswith(f"{name}.")}
                 saved = checkpoint["callbacks"][component.state_key]
                 saved.update({key.removeprefix(f"{name}."): value for key, value in own.items()})
+
+    def _keep_evaluator(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the metrics as they are: some have constants in their state, and a checkpoint may have had others."""
+        state_dict = checkpoint["state_dict"]
+        for key in [key for key in state_dict if key.startswith("evaluator.")]:
+            del state_dict[key]
+        state_dict.update({key: value for key, value in self.state_dict().items() if key.startswith("evaluator.")})
+        evaluator: Any = self.evaluator
+        if evaluator is not None:
+            checkpoint.get("callbacks", {}).pop(evaluator.state_key, None)
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export a trained model to PyTorch, see anomalib's ``ExportMixin.to_torch``.

@@ -2,12 +2,16 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from anomalib.metrics import AnomalibMetric
-from anomalib.utils.cv import connected_components_cpu
+from scipy import ndimage
 from torchmetrics import Metric
 from torchmetrics.utilities.compute import auc
 from torchmetrics.utilities.data import dim_zero_cat
+
+
+_PIECE = 2**16  # pixels at a time: several arrays of so many fit a processor's cache
 
 
 class _PublishedPRO(Metric):
@@ -41,26 +45,49 @@ class _PublishedPRO(Metric):
         self.masks.append(masks.reshape(-1, *size) > 0)
 
     def compute(self) -> torch.Tensor:
-        maps = dim_zero_cat(self.maps).double().flatten()
-        # Regions of all pictures, numbered from 1; 0 is the background.
-        regions = connected_components_cpu(dim_zero_cat(self.masks).unsqueeze(1).int()).flatten().long().to(maps.device)
-        pixels = torch.bincount(regions)
-        if len(pixels) < 2 or pixels[0] == 0:
+        maps, masks = dim_zero_cat(self.maps).double().flatten(), dim_zero_cat(self.masks)
+        regions = _regions(masks)
+        region_sizes = torch.bincount(regions)
+        background = len(maps) - len(regions)
+        highest, lowest = maps.max(), maps.min()
+        if not len(regions) or not background or highest == lowest:
             return torch.tensor(0.0, device=maps.device)
         steps = torch.arange(self.thresholds, dtype=torch.double, device=maps.device)
-        thresholds = maps.max() - steps * (maps.max() - maps.min()) / self.thresholds
-        # The first threshold that a pixel exceeds; below the last one, none.
-        first = self.thresholds - torch.searchsorted(thresholds.flip(0), maps)
-        share_of_region = (1 / pixels.double())[regions] / (len(pixels) - 1)
-        background = regions == 0
-        false_positive_rate = self._cumulated(first[background], torch.ones_like(maps[background])) / pixels[0]
-        overlap = self._cumulated(first[~background], share_of_region[~background])
+        step = (highest - lowest) / self.thresholds
+        thresholds = highest - steps * step
+        first = torch.cat([_first_exceeded(piece, thresholds, step) for piece in maps.split(_PIECE)])
+        first_in_regions = first[masks.flatten()]
+        false_positives = self._cumulated(first) - self._cumulated(first_in_regions)
+        share_of_region = (1 / region_sizes.double())[regions]
+        overlap = self._cumulated(first_in_regions, share_of_region) / (len(region_sizes) - 1)
+        false_positive_rate = false_positives / background
         within = false_positive_rate <= self.fpr_limit
         return _rescaled_area(false_positive_rate[within], overlap[within]).float()
 
-    def _cumulated(self, first: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """Weight of the pixels that exceed each threshold."""
+    def _cumulated(self, first: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
+        """Weight (or number) of the pixels that exceed each threshold."""
         return torch.bincount(first, weight, minlength=self.thresholds + 1)[: self.thresholds].cumsum(0)
+
+
+def _regions(masks: torch.Tensor) -> torch.Tensor:
+    """Number of the region, from 1, of every pixel within one; regions are 8-connected and end with their picture."""
+    connected = np.zeros((3, 3, 3))
+    connected[1] = 1
+    numbers, _ = ndimage.label(masks.cpu().numpy(), connected)
+    return torch.from_numpy(numbers).to(masks.device)[masks].long()
+
+
+def _first_exceeded(maps: torch.Tensor, thresholds: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Index of the first of the evenly falling thresholds that a pixel exceeds; their number if it exceeds none.
+
+    The index is computed, for a search would take three times as long, and set right where rounding has put it beside.
+    """
+    count = len(thresholds)
+    thresholds = torch.cat([thresholds, thresholds.new_tensor([-torch.inf])])
+    first = ((thresholds[0] - maps) / step).long().add_(1).clamp_(max=count)
+    first -= (maps > thresholds[first - 1]).long()
+    first += (maps <= thresholds[first]).long()
+    return first
 
 
 def _rescaled_area(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ VAL_ERROR = "val_error"
 BEST_CHECKPOINT = "best.ckpt"
 
 _NORMAL = 0
-_TEACHER = "model.teacher."
+_NOT_OF_THE_STUDENT = ("model.teacher.", "evaluator.")
 
 
 class StudentSelection(Callback):
@@ -115,7 +115,7 @@ class StudentSelection(Callback):
         student = {
             key: value.detach().cpu().clone()
             for key, value in pl_module.state_dict().items()
-            if not key.startswith(_TEACHER)
+            if not key.startswith(_NOT_OF_THE_STUDENT)
         }
         self._kept = {
             VAL_ERROR: error,
@@ -163,7 +163,7 @@ def kept_student(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
         checkpoint: A loaded checkpoint.
 
     Returns:
-        The state of everything but the teacher; empty if the checkpoint's own student is the one to use.
+        The state of everything but teacher and metrics; empty if the checkpoint's own student is the one to use.
     """
     selection = checkpoint.get("callbacks", {}).get(StudentSelection.__qualname__) or {}
     state_dict: dict[str, torch.Tensor] = selection.get("state_dict", {})

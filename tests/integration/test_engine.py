@@ -174,6 +174,18 @@ def test_a_checkpoint_needs_neither_hub_nor_file_nor_arguments(
     assert "The checkpoint was trained with layers=['layer1', 'layer2'], map_size=(20, 20)" in caplog.text
 
 
+def test_a_checkpoint_does_not_say_what_to_measure(
+    trained: tuple[Path, dict[str, float]], datamodule: MVTecAD, tmp_path: Path
+) -> None:
+    from anomalib_stfpm.reproduction import evaluator
+
+    fresh = MVTecAD(root=datamodule.root, category="part", num_workers=0)
+    model = Stfpm(visualizer=False, evaluator=evaluator())
+    (metrics,) = quiet_engine(tmp_path).test(model, datamodule=fresh, ckpt_path=trained[0])
+    assert set(metrics) == {"image_AUROC", "pixel_AUROC", "PublishedPRO", "AUPRO"}
+    assert metrics["AUPRO"] == pytest.approx(trained[1]["AUPRO"])
+
+
 @pytest.mark.usefixtures("no_network")
 def test_training_goes_on_from_a_checkpoint_without_hub_or_file(
     trained: tuple[Path, dict[str, float]], datamodule: MVTecAD, tmp_path: Path

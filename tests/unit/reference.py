@@ -53,26 +53,26 @@ def anomaly_map(
     return np.stack(maps)
 
 
-def regions(masks: npt.NDArray[np.bool_]) -> list[npt.NDArray[np.bool_]]:
-    """Each 8-connected region of each mask, as a mask over all of (N, H, W), by flooding."""
+Pixels = tuple[npt.NDArray[np.intp], ...]
+
+
+def regions(masks: npt.NDArray[np.bool_]) -> list[Pixels]:
+    """Pixels of each 8-connected region of each mask, as indices into (N, H, W), by flooding."""
     found = []
     left = masks.copy()
     for start in zip(*np.nonzero(masks), strict=True):
         if not left[start]:
             continue
-        region = np.zeros_like(masks)
-        flood = [start]
         left[start] = False
-        while flood:
-            n, i, j = flood.pop()
-            region[n, i, j] = True
+        region = [start]
+        for n, i, j in region:  # grows while it is gone through
             for k, m in np.ndindex(3, 3):
                 neighbour = (n, i + k - 1, j + m - 1)
                 inside = 0 <= neighbour[1] < masks.shape[1] and 0 <= neighbour[2] < masks.shape[2]
                 if inside and left[neighbour]:
                     left[neighbour] = False
-                    flood.append(neighbour)
-        found.append(region)
+                    region.append(neighbour)
+        found.append(tuple(np.array(axis) for axis in zip(*region, strict=True)))
     return found
 
 

@@ -1,0 +1,243 @@
+"""``anomalib-stfpm reproduce`` writes the table, whatever happens on the way."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from shutil import copytree, rmtree
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from anomalib_stfpm import Stfpm
+from anomalib_stfpm.reproduction import report
+from anomalib_stfpm.reproduction.command import INTERRUPTED, main
+from tests.conftest import CategoryWriter
+
+pytestmark = pytest.mark.integration
+
+METRICS = {"image_AUROC", "pixel_AUROC", "PublishedPRO", "AUPRO"}
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+@pytest.fixture
+def root(write_category: CategoryWriter) -> Path:
+    """Two categories, of which one is named as one of MVTec AD's and has no masks."""
+    root = write_category("part")
+    copytree(root / "part", root / "screw")
+    rmtree(root / "screw" / "ground_truth")
+    return root
+
+
+def arguments(root: Path, teacher_file: Path, output: Path, **more: Any) -> list[str]:  # noqa: ANN401
+    given = {
+        "root": root, "output": output, "model.teacher_weights": teacher_file, "model.input_size": "[64, 64]",
+        "model.learning_rate": 0.05, "protocol.max_epochs": 3, "protocol.val_split_ratio": 0.5,
+        "protocol.train_batch_size": 1, "protocol.accelerator": "cpu", **more,
+    }  # fmt: skip
+    return [part for name, value in given.items() for part in (f"--{name}", str(value))]
+
+
+def reproduce(*given: str) -> int:
+    return main(given)
+
+
+def results(output: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((output / "results.json").read_text())
+    return record
+
+
+def student(output: Path, run: str) -> dict[str, torch.Tensor]:
+    state_dict: dict[str, torch.Tensor] = torch.load(output / run / "student.ckpt", weights_only=True)["state_dict"]
+    return state_dict
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    # A threshold that is not set, for want of masks, is not a number.
+    assert [key for key in left if not torch.equal(left[key].nan_to_num(7), right[key].nan_to_num(7))] == []
+
+
+def test_every_category_and_seed_is_in_the_table_with_what_it_was_measured_with(
+    root: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "table"
+    assert reproduce(*arguments(root, teacher_file, output), "--seeds", "0", "1") == 0
+    rows = {row["category"]: row for row in report.read(output)}
+    assert list(rows) == ["part", "screw", "average"]
+    assert rows["part"]["seeds"] == rows["screw"]["seeds"] == [0, 1]
+    assert rows["part"]["PublishedPRO_std"] is not None
+    assert rows["screw"]["pixel_AUROC"] is None
+    assert rows["screw"]["image_AUROC_published"] == 0.894651
+    assert (output / "results.md").read_text() in capsys.readouterr().out
+    runs = results(output)["runs"]
+    assert [(run["category"], run["seed"]) for run in runs] == [("part", 0), ("part", 1), ("screw", 0), ("screw", 1)]
+    assert set(runs[0]["metrics"]) == METRICS
+    assert set(runs[2]["metrics"]) == {"image_AUROC"}
+    for run in runs:
+        assert run["configuration"]["protocol"]["max_epochs"] == 3
+        assert run["configuration"]["model"]["init_args"]["level_weights"] == [2, 2, 2]
+        assert run["environment"]["versions"]["torch"] == torch.__version__.partition("+")[0]
+        assert {"cpu", "git_revision"} <= set(run["environment"])
+        assert 0 <= run["epoch"] < 3
+        assert run["val_error"] > 0
+    assert not torch.equal(*(student(output, f"part/seed_{n}")["model.student.backbone.conv1.weight"] for n in (0, 1)))
+    assert sorted(path.name for path in (output / "part/seed_0").iterdir()) == ["result.json", "student.ckpt"]
+    assert Stfpm.load_from_checkpoint(output / "part/seed_0/student.ckpt").model.teacher_is_loaded
+
+
+def test_a_configuration_file_says_the_same_as_arguments(root: Path, teacher_file: Path, tmp_path: Path) -> None:
+    config = {
+        "root": str(root),
+        "categories": ["part"],
+        "output": str(tmp_path / "by_file"),
+        "model": {"teacher_weights": str(teacher_file), "input_size": [64, 64], "level_weights": [1, 1, 1]},
+        "protocol": {"max_epochs": 1, "accelerator": "cpu", "val_split_ratio": 0.5},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert reproduce("--config", str(tmp_path / "config.yaml"), "--seeds", "7") == 0
+    (run,) = results(tmp_path / "by_file")["runs"]
+    assert (run["category"], run["seed"]) == ("part", 7)
+    assert run["configuration"]["model"]["init_args"]["level_weights"] == [1, 1, 1]
+
+
+def test_the_same_seed_gives_the_same_student_and_figures(root: Path, teacher_file: Path, tmp_path: Path) -> None:
+    for name in ("first", "again"):
+        assert reproduce(*arguments(root, teacher_file, tmp_path / name), "--categories", "part") == 0
+    first, again = (results(tmp_path / name)["runs"][0] for name in ("first", "again"))
+    assert first["metrics"] == again["metrics"]
+    assert first["val_error"] == again["val_error"]
+    assert_same(student(tmp_path / "first", "part/seed_0"), student(tmp_path / "again", "part/seed_0"))
+
+
+def test_what_has_finished_is_not_trained_again_and_more_can_be_added(
+    root: Path, teacher_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "table"
+    assert reproduce(*arguments(root, teacher_file, output), "--categories", "part") == 0
+    before = {path: path.stat().st_mtime_ns for path in (output / "part").rglob("*")}
+    assert reproduce(*arguments(root, teacher_file, output)) == 0
+    assert {path: path.stat().st_mtime_ns for path in (output / "part").rglob("*")} == before
+    assert [row["category"] for row in report.read(output)] == ["part", "screw", "average"]
+
+
+def test_another_configuration_is_refused_in_the_same_folder(root: Path, teacher_file: Path, tmp_path: Path) -> None:
+    given = arguments(root, teacher_file, tmp_path / "table")
+    assert reproduce(*given, "--categories", "part") == 0
+    before = (tmp_path / "table" / "results.json").read_bytes()
+    with pytest.raises(ValueError, match=r"holds results with protocol\.max_epochs 3, not 4: give another output"):
+        reproduce(*given, "--protocol.max_epochs", "4")
+    assert (tmp_path / "table" / "results.json").read_bytes() == before
+
+
+def test_a_missing_or_damaged_category_is_named_and_the_others_go_on(
+    root: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = copytree(root / "part", root / "damaged") / "test" / "bad" / "001.png"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    output = tmp_path / "table"
+    given = arguments(root, teacher_file, output)
+    assert reproduce(*given, "--categories", "carpet", "damaged", "part") == 1
+    complaints = capsys.readouterr().err
+    assert f"Missing: carpet: there is no folder '{root / 'carpet'}'." in complaints
+    assert f"Missing: damaged: '{damaged}' is damaged" in complaints
+    assert set(results(output)["missing"]) == {"carpet", "damaged"}
+    assert [row["category"] for row in report.read(output)] == ["part", "average"]
+
+
+def test_a_category_that_fails_in_training_is_named_and_the_others_go_on(
+    root: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = root / "part" / "ground_truth" / "bad" / "001.png"
+    mask.rename(mask.with_name("of_another_picture.png"))
+    output = tmp_path / "table"
+    assert reproduce(*arguments(root, teacher_file, output)) == 1
+    assert "Missing: part: MisMatchError: " in capsys.readouterr().err
+    assert "Traceback" in (output / "part" / "seed_0" / "error.txt").read_text()
+    assert [row["category"] for row in report.read(output)] == ["screw", "average"]
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_teacher_out_of_reach_stops_it_before_anything_is_trained(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError, match="The hub is out of reach"):
+        reproduce(*arguments(root, Path("hub"), tmp_path / "table"))
+    assert not (tmp_path / "table" / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--protocol.max_epochs", "0"], "max_epochs must be at least 1: got 0."),
+        (["--protocol.val_split_ratio", "1.5"], "val_split_ratio must be between 0 and 1: got 1.5."),
+        (["--protocol.num_workers", "-1"], "num_workers must not be negative: got -1."),
+        (["--model.backbone", "resnet81"], "did you mean 'resnet18'"),
+    ],
+)
+def test_impossible_arguments_are_refused(given: list[str], message: str, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message.replace(".", r"\.").replace("?", r"\?")):
+        reproduce("--root", str(root), "--output", str(tmp_path / "table"), *given)
+
+
+def start(given: list[str]) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).with_name("anomalib-stfpm")), "reproduce", *given]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ})
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if path.exists() or process.poll() is not None:
+            break
+        time.sleep(0.05)
+    assert path.exists(), process.communicate()[0]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_reproduction_goes_on_and_ends_as_an_uninterrupted_one(
+    how: signal.Signals, root: Path, teacher_file: Path, tmp_path: Path
+) -> None:
+    epochs = {"protocol.max_epochs": 20}
+    interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
+    process = start(arguments(root, teacher_file, interrupted, **epochs))
+    wait_for(interrupted / "screw" / "seed_0" / "model.ckpt", process)
+    process.send_signal(how)
+    said = process.communicate(timeout=60)[0]
+    if how == signal.SIGINT:
+        assert process.returncode == INTERRUPTED, said
+        assert said.rstrip().endswith("the same command goes on from the last epoch that was finished.")
+    assert not (interrupted / "screw" / "seed_0" / "result.json").exists()
+    reached = torch.load(interrupted / "screw" / "seed_0" / "model.ckpt", weights_only=True)["epoch"]
+    finished = (interrupted / "part" / "seed_0" / "result.json").stat().st_mtime_ns
+
+    assert reproduce(*arguments(root, teacher_file, interrupted, **epochs)) == 0
+    assert reproduce(*arguments(root, teacher_file, whole, **epochs)) == 0
+    assert (interrupted / "part" / "seed_0" / "result.json").stat().st_mtime_ns == finished
+    assert reached < 19
+    assert_same(student(interrupted, "screw/seed_0"), student(whole, "screw/seed_0"))
+    assert report.read(interrupted) == report.read(whole)
+    (screw,) = (run for run in results(interrupted)["runs"] if run["category"] == "screw")
+    assert screw["fit_seconds"] is None, "the time of a training that was interrupted is not known"
+
+
+def test_a_checkpoint_that_was_being_written_when_the_machine_stopped_is_not_gone_on_from(
+    root: Path, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "table" / "part" / "seed_0"
+    run.mkdir(parents=True)
+    (run / "model.ckpt").write_bytes(b"PK\x03\x04half a checkpoint")
+    assert reproduce(*arguments(root, teacher_file, tmp_path / "table"), "--categories", "part") == 0
+    assert "is damaged" in caplog.text
+    assert "training starts again" in caplog.text
+    assert sorted(path.name for path in run.iterdir()) == ["result.json", "student.ckpt"]
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the real pictures")
+def test_real_pictures_with_and_without_masks_run_through(tmp_path: Path) -> None:
+    given = ["--model.backbone", "tf_efficientnet_lite0", "--model.teacher_weights", "package"]
+    small = ["--model.input_size", "[64, 64]", "--protocol.max_epochs", "1", "--protocol.accelerator", "cpu"]
+    assert reproduce("--root", str(SHARED_DATA), "--output", str(tmp_path), *given, *small) == 0
+    runs = {run["category"]: set(run["metrics"]) for run in results(tmp_path)["runs"]}
+    assert runs == {"bottle": {"image_AUROC"}, "magnetic_tile": METRICS}
