@@ -3,28 +3,15 @@
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from types import ModuleType
 
 from anomalib.cli.cli import main as anomalib_main
 
 from . import data  # noqa: F401  registers the datamodules
-from .original_checkpoint import main as import_checkpoint
 from .registry import honour_seed
-from .reproduction.command import main as reproduce
+from .verbs import import_checkpoint, reproduce
 
-
-class Verb(NamedTuple):
-    """A verb that anomalib's command line does not have."""
-
-    run: Callable[[Sequence[str]], int]
-    description: str
-
-
-VERBS = {
-    "reproduce": Verb(reproduce, "Train and test categories as the paper does, beside the published results."),
-    "import-checkpoint": Verb(import_checkpoint, "Turn a student that the authors published into a checkpoint."),
-}
+VERBS: dict[str, ModuleType] = {"import-checkpoint": import_checkpoint, "reproduce": reproduce}
 
 
 def main() -> None:
@@ -39,7 +26,7 @@ def main() -> None:
         _print_verbs()
     try:
         if arguments and arguments[0] in VERBS:
-            sys.exit(VERBS[arguments[0]].run(arguments[1:]))
+            sys.exit(VERBS[arguments[0]].main(arguments[1:]))
         anomalib_main()
     except (ValueError, OSError) as error:
         sentence = _sentence_of_a_refused_argument(str(error)) or (str(error) if _is_of_this_package(error) else None)
@@ -49,10 +36,10 @@ def main() -> None:
 
 
 def _print_verbs() -> None:
-    print("Verbs of anomalib-stfpm (each has a --help):")
+    print("Verbs of anomalib-stfpm, each with a --help:\n")
     for name, verb in VERBS.items():
-        print(f"  {name:20}{verb.description}")
-    print("\nEverything else is anomalib's:\n", flush=True)
+        print(f"  {name:20}{(verb.__doc__ or '').partition(': ')[2].splitlines()[0]}")
+    print("\nAll others are anomalib's:\n", flush=True)
 
 
 def _is_of_this_package(error: BaseException) -> bool:

@@ -1,15 +1,13 @@
 """Students that the authors published, read into checkpoints of this package."""
 
-import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
 from . import files, teacher_weights
@@ -64,32 +62,6 @@ def import_checkpoint(
     with files.replacing(output) as temporary:
         trainer.save_checkpoint(temporary, weights_only=True)
     return output
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the verb ``import-checkpoint`` of the command line.
-
-    Args:
-        arguments: What the command line says after the verb.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        OSError: If a file is missing or in the way, see :func:`import_checkpoint`.
-        ValueError: If the published file cannot be used, see :func:`import_checkpoint`.
-    """
-    parser = ArgumentParser(
-        prog="anomalib-stfpm import-checkpoint",
-        description="Turn a student that the authors of STFPM published into a checkpoint for anomalib.",
-    )
-    parser.add_argument("path", type=Path, help="the published file, best.pth.tar")
-    parser.add_argument("--output", type=Path, required=True, help="checkpoint to write, student.ckpt")
-    parser.add_argument("--teacher_weights", default=teacher_weights.HUB, help="hub or a file with ResNet-18 weights")
-    given = parser.parse_args(list(arguments))
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    print(f"Wrote {import_checkpoint(given.path, given.output, given.teacher_weights)}")
-    return 0
 
 
 def _student(path: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,6 @@ from torchmetrics import Metric
 from torchmetrics.utilities.compute import auc
 from torchmetrics.utilities.data import dim_zero_cat
 
-
 _PIECE = 2**16  # pixels at a time: several arrays of so many fit a processor's cache
 
 
@@ -55,7 +54,7 @@ class _PublishedPRO(Metric):
         steps = torch.arange(self.thresholds, dtype=torch.double, device=maps.device)
         step = (highest - lowest) / self.thresholds
         thresholds = highest - steps * step
-        first = torch.cat([_first_exceeded(piece, thresholds, step) for piece in maps.split(_PIECE)])
+        first = torch.cat([_first_exceeded(piece, thresholds, step) for piece in torch.split(maps, _PIECE)])
         first_in_regions = first[masks.flatten()]
         false_positives = self._cumulated(first) - self._cumulated(first_in_regions)
         share_of_region = (1 / region_sizes.double())[regions]

@@ -1,5 +1,6 @@
-"""The one place that leans on how anomalib finds its models and datamodules, and on how its command line is made."""
+"""The one place that leans on how anomalib is made: how it finds models, its command line, what it logs where."""
 
+import logging
 import sys
 from functools import wraps
 from typing import Any
@@ -10,6 +11,7 @@ from anomalib.data import AnomalibDataModule
 from lightning.pytorch import seed_everything
 
 MODULE = "anomalib_stfpm"
+THRESHOLD_LOGGER = "anomalib.metrics.threshold.f1_adaptive_threshold"
 
 
 def register_models() -> None:
@@ -52,3 +54,35 @@ def honour_seed() -> None:
         before_instantiate_classes(self)
 
     cli.before_instantiate_classes = seed_before_instantiate_classes
+
+
+class OncePerFit(logging.Filter):
+    """Let each message of anomalib's adaptive threshold through once, until it is removed.
+
+    Where validation holds normal pictures only, anomalib says so twice in every epoch.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a message is new.
+
+        Args:
+            record: The message.
+
+        Returns:
+            Whether to log it.
+        """
+        is_new = record.getMessage() not in self._said
+        self._said.add(record.getMessage())
+        return is_new
+
+    def install(self) -> None:
+        """Start to filter."""
+        logging.getLogger(THRESHOLD_LOGGER).addFilter(self)
+
+    def remove(self) -> None:
+        """Stop to filter."""
+        logging.getLogger(THRESHOLD_LOGGER).removeFilter(self)

@@ -12,6 +12,8 @@ from anomalib.data.utils import Split
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from .registry import OncePerFit
+
 logger = logging.getLogger(__name__)
 
 VAL_ERROR = "val_error"
@@ -35,6 +37,7 @@ class StudentSelection(Callback):
     def __init__(self) -> None:
         self._held_out: list[str] = []
         self._kept: dict[str, Any] = {}
+        self._warnings = OncePerFit()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the held-out normal pictures.
@@ -46,6 +49,18 @@ class StudentSelection(Callback):
         """
         del pl_module, stage
         self._held_out = held_out_normal_pictures(trainer)
+        self._warnings.install()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave anomalib's log as it was.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            stage: What the trainer has done.
+        """
+        del trainer, pl_module, stage
+        self._warnings.remove()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say which student will be kept, where that may surprise.

@@ -9,11 +9,14 @@ import numpy as np
 import openvino
 import pytest
 import torch
+import torchvision
 import yaml
+from anomalib.cli import AnomalibCLI
 from anomalib.data.utils import read_image
 from safetensors.torch import save_file
 
 from anomalib_stfpm import Stfpm, teacher_weights
+from anomalib_stfpm.cli import main
 from tests.conftest import CategoryWriter
 
 pytestmark = pytest.mark.integration
@@ -148,6 +151,68 @@ def test_bad_arguments_are_one_line(arguments: list[str], message: str, tmp_path
     output = run("anomalib-stfpm", "train", "--model", "anomalib_stfpm.Stfpm", *arguments, cwd=tmp_path, fails=True)
     assert message in output
     assert "Traceback" not in output
+
+
+def test_help_shows_both_this_packages_and_anomalibs_verbs(tmp_path: Path) -> None:
+    output = run("anomalib-stfpm", "--help", cwd=tmp_path)
+    assert "reproduce" in output
+    assert "import-checkpoint" in output
+    assert "train and test categories as the paper does" in output
+    assert "Fit the model and then call test" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reproduce", "--root", "nowhere"], "anomalib-stfpm: error: 'nowhere' is not a folder: give the one that"),
+        (
+            ["reproduce", "--root", ".", "--categories", "part", "--model.layers", "[layr1]"],
+            "anomalib-stfpm: error: resnet18.tv_in1k has no level 'layr1'; did you mean 'layer1'",
+        ),
+        (
+            ["reproduce", "--root", ".", "--protocol.max_epochs", "0"],
+            "anomalib-stfpm: error: max_epochs must be at least 1: got 0.",
+        ),
+        (
+            ["import-checkpoint", "best.pth.tar", "--output", "student.ckpt"],
+            "anomalib-stfpm: error: 'best.pth.tar' is not a file: give a student that the authors published",
+        ),
+    ],
+)
+def test_what_a_verb_refuses_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["anomalib-stfpm", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert str(stopped.value).startswith(message)
+    assert "\n" not in str(stopped.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_published_student_is_imported_tested_and_predicted_with(
+    write_category: CategoryWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = torchvision.models.resnet18(weights=None)
+    torch.save(network.state_dict(), tmp_path / "teacher.pth")
+    state_dict = torch.nn.Sequential(*list(torchvision.models.resnet18(weights=None).children())[:-2]).state_dict()
+    published = {"category": "part", "state_dict": {f"model.{key}": value for key, value in state_dict.items()}}
+    torch.save(published, tmp_path / "best.pth.tar")
+    monkeypatch.chdir(tmp_path)
+    imported = ["import-checkpoint", "best.pth.tar", "--output", "student.ckpt", "--teacher_weights", "teacher.pth"]
+    monkeypatch.setattr(sys, "argv", ["anomalib-stfpm", *imported])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == "Wrote student.ckpt\n"
+    root = write_category("part")
+    options = ["--model", "anomalib_stfpm.Stfpm", "--ckpt_path", "student.ckpt", "--trainer.accelerator", "cpu"]
+    data = ["--data", "MVTecAD", "--data.root", str(root), "--data.category", "part", "--data.num_workers", "0"]
+    tested = AnomalibCLI(["test", *options, *data])
+    assert {"image_AUROC", "pixel_AUROC", "AUPRO"} <= set(tested.engine.trainer.callback_metrics)
+    predicted = AnomalibCLI(["predict", *options, "--data", str(root / "part" / "test" / "bad")])
+    assert predicted.model.model.teacher_is_loaded
 
 
 def test_the_benchmark_pipeline_accepts_the_class_path(

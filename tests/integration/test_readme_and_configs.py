@@ -9,7 +9,9 @@ import yaml
 from anomalib.cli import AnomalibCLI
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.cli import VERBS
 from anomalib_stfpm.lightning_model import PAPER_MAX_EPOCHS
+from anomalib_stfpm.reproduction import authors_stfpm
 from tests.conftest import write_picture
 
 pytestmark = pytest.mark.integration
@@ -19,12 +21,14 @@ COMMANDS = [
     line.rpartition("&&")[2].strip()
     for block in re.findall(r"```bash\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     for line in block.splitlines()
-    if "anomalib train" in line or line.startswith("anomalib ")
+    if "anomalib train" in line or line.startswith(("anomalib ", "anomalib-stfpm "))
 ]
+CONFIGS = set((REPOSITORY / "configs").glob("*.yaml"))
+REPRODUCE = REPOSITORY / "configs" / "reproduce.yaml"
 
 
 def test_the_readme_shows_every_verb() -> None:
-    assert {command.split()[1] for command in COMMANDS} >= {"train", "test", "predict", "export"}
+    assert {command.split()[1] for command in COMMANDS} >= {"train", "test", "predict", "export", *VERBS}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -33,10 +37,14 @@ def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pyte
         write_picture(tmp_path / folder / "0.png", seed=0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
-    assert isinstance(AnomalibCLI(shlex.split(command)[1:], run=False).model, Stfpm)
+    _, verb, *arguments = shlex.split(command)
+    if verb in VERBS:
+        assert VERBS[verb].parser().parse_args(arguments)
+        return
+    assert isinstance(AnomalibCLI([verb, *arguments], run=False).model, Stfpm)
 
 
-@pytest.mark.parametrize("config", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("config", sorted(CONFIGS - {REPRODUCE}), ids=lambda path: path.name)
 def test_configurations_are_valid(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert isinstance(AnomalibCLI(["train", "--config", str(config)], run=False).model, Stfpm)
@@ -49,3 +57,17 @@ def test_the_configuration_of_the_original_holds_the_defaults() -> None:
     assert arguments.pop("level_weights") == [1] * len(arguments["layers"])
     assert Stfpm(**arguments).hparams == Stfpm().hparams
     assert config["trainer"]["max_epochs"] == PAPER_MAX_EPOCHS
+    assert config["data"]["init_args"]["val_split_mode"] == "from_train"
+    assert config["data"]["init_args"]["val_split_ratio"] == 0.2
+
+
+def test_the_configuration_of_the_reproduction_holds_the_defaults() -> None:
+    parser = VERBS["reproduce"].parser()
+    written = parser.parse_args(["--config", str(REPRODUCE), "--root", "pictures"])
+    default = parser.parse_args(["--root", "pictures"])
+    models = [authors_stfpm(**given.model.as_dict()).hparams for given in (written, default)]
+    assert models[0] == models[1]
+    for given in (written, default):
+        given.pop("model")
+        given.pop("config")
+    assert written == default

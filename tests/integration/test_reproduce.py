@@ -16,7 +16,7 @@ import yaml
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.reproduction import report
-from anomalib_stfpm.reproduction.command import INTERRUPTED, main
+from anomalib_stfpm.verbs.reproduce import INTERRUPTED, main
 from tests.conftest import CategoryWriter
 
 pytestmark = pytest.mark.integration

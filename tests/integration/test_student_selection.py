@@ -1,5 +1,6 @@
 """Training ends with the student that errs least on held-out normal pictures, with the thresholds of that student."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.registry import THRESHOLD_LOGGER
 from tests.conftest import CategoryWriter
 
 from .conftest import quiet_engine, tiny_model
@@ -221,6 +223,8 @@ def test_the_command_line_selects_and_logs_without_a_warning(
     weights = Path(cli.engine.trainer.default_root_dir) / "weights" / "lightning"
     assert (weights / "best.ckpt").is_file()
     assert "the last one is kept" not in caplog.text
+    assert caplog.text.count("does not contain any anomalous images") == 1, "anomalib has changed where it says that"
+    assert logging.getLogger(THRESHOLD_LOGGER).filters == []
 
 
 def test_metrics_rank_raw_maps_where_post_processing_has_clamped_them(

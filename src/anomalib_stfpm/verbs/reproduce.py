@@ -1,4 +1,4 @@
-"""The verb ``reproduce`` of the command line."""
+"""``anomalib-stfpm reproduce``: train and test categories as the paper does, beside the published results."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -7,9 +7,7 @@ from pathlib import Path
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from anomalib_stfpm.lightning_model import Stfpm
-
-from .all_runs import reproduce
-from .protocol import Protocol, authors_stfpm
+from anomalib_stfpm.reproduction import Protocol, authors_stfpm, reproduce
 
 INTERRUPTED = 130
 
