@@ -11,11 +11,9 @@ Interrupted, the same command goes on where it was.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import mean
 from typing import Any
 from unittest.mock import patch
 
@@ -55,30 +53,23 @@ def make_anomalib(backbone: str, teacher_weights: str) -> AnomalibModule:
     return model
 
 
-def figures(folder: Path, category: str, column: str) -> list[float]:
-    """One figure of a category, for every seed."""
-    runs = json.loads((folder / "results.json").read_text(encoding="utf-8"))["runs"]
-    values = [
-        {**run["metrics"], "fit_seconds": run["fit_seconds"]}.get(column) for run in runs if run["category"] == category
-    ]
-    return [value for value in values if value is not None]
-
-
-def print_tables(output: Path, categories: list[str]) -> None:
-    """Print a table a category: both means and standard deviations over seeds, and ours less anomalib's."""
+def tables(output: Path, categories: list[str]) -> str:
+    """Write a table a category: both means and standard deviations over seeds, and ours less anomalib's."""
     rows = {name: {row["category"]: row for row in report.read(output / name)} for name in (OURS, ANOMALIBS)}
+    lines = []
     for category in categories:
         ours, anomalibs = (rows[name][category] for name in (OURS, ANOMALIBS))
         metrics = [metric for metric in report.METRICS if ours[metric] is not None]
-        print(f"\n| {category}, seeds {ours['seeds']} | " + " | ".join([*metrics, "fit_seconds"]) + " |")
-        print("| --- |" + " --- |" * (len(metrics) + 1))
-        seconds = {name: mean(figures(output / name, category, "fit_seconds") or [0]) for name in rows}
-        for name, row in {OURS: ours, ANOMALIBS: anomalibs}.items():
-            cells = [report.with_spread(row, metric) for metric in metrics]
-            print(f"| {name} | " + " | ".join([*cells, f"{seconds[name]:.0f}"]) + " |")
-        cells = [f"{ours[metric] - anomalibs[metric]:+.4f}" for metric in metrics]
-        ratio = seconds[ANOMALIBS] / seconds[OURS] if seconds[OURS] else 0
-        print("| difference | " + " | ".join([*cells, f"{ratio:.2f} times faster"]) + " |")
+        seeds = " ".join(str(seed) for seed in ours["seeds"])
+        cells = {
+            f"{category}, seeds {seeds}": metrics,
+            "---": ["---"] * len(metrics),
+            f"`{OURS}`": [report.with_spread(ours, metric) for metric in metrics],
+            f"`{ANOMALIBS}`": [report.with_spread(anomalibs, metric) for metric in metrics],
+            "difference": [f"{ours[metric] - anomalibs[metric]:+.4f}" for metric in metrics],
+        }
+        lines += ["", *("| " + " | ".join([first, *others]) + " |" for first, others in cells.items())]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -105,7 +96,7 @@ def main() -> None:
     for name in arguments.models:
         reproduce(make[name], protocol, arguments.root, arguments.output / name, arguments.categories, arguments.seeds)
     if all((arguments.output / name / "results.json").is_file() for name in make):
-        print_tables(arguments.output, arguments.categories)
+        print(tables(arguments.output, arguments.categories))
 
 
 if __name__ == "__main__":

@@ -55,9 +55,9 @@ class RawEvaluator(Evaluator):
         self._hook.remove()
         self._prediction = None
 
-    def _remember(self, module: nn.Module, arguments: Any, prediction: InferenceBatch) -> None:  # noqa: ANN401
+    def _remember(self, module: nn.Module, arguments: Any, prediction: Any) -> None:  # noqa: ANN401
         del module, arguments
-        self._prediction = prediction
+        self._prediction = prediction if isinstance(prediction, InferenceBatch) else None
 
     def on_test_batch_end(  # noqa: D417
         self,

@@ -49,6 +49,8 @@ class _PublishedPRO(Metric):
         region_sizes = torch.bincount(regions)
         background = len(maps) - len(regions)
         highest, lowest = maps.max(), maps.min()
+        if not (highest - lowest).isfinite():
+            return torch.tensor(torch.nan, device=maps.device)
         if not len(regions) or not background or highest == lowest:
             return torch.tensor(0.0, device=maps.device)
         steps = torch.arange(self.thresholds, dtype=torch.double, device=maps.device)

@@ -31,7 +31,8 @@ class StudentSelection(Callback):
     normalisation that post-processing took from its own validation, and is saved as ``best.ckpt`` beside the other
     checkpoints. Every checkpoint also holds the student kept so far, see :func:`kept_student`.
 
-    Test pictures choose no student. If validation holds any, or no normal picture, the last student is kept.
+    Test pictures choose no student. If validation holds any, or no normal picture, the last student is kept. Synthetic
+    defects, which anomalib draws on held-out normal pictures, do not count either.
     """
 
     def __init__(self) -> None:
@@ -79,9 +80,9 @@ class StudentSelection(Callback):
             self._kept = {}
         if trainer.enable_validation and not self._held_out:
             logger.warning(
-                "Validation holds pictures of the test set, or no normal ones, so it chooses no student: the last one "
-                "is kept. To keep the best one on held-out normal pictures, as the original does, set the "
-                "datamodule's val_split_mode to from_train and its val_split_ratio to 0.2."
+                "Validation pictures are not held out from training, so they choose no student: the last one is kept. "
+                "To keep the best one on held-out normal pictures, as the original does, set the datamodule's "
+                "val_split_mode to from_train and its val_split_ratio to 0.2."
             )
 
     def on_validation_batch_end(  # noqa: D417

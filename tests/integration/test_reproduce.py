@@ -159,6 +159,9 @@ def test_a_category_that_fails_in_training_is_named_and_the_others_go_on(
     assert "Missing: part: MisMatchError: " in capsys.readouterr().err
     assert "Traceback" in (output / "part" / "seed_0" / "error.txt").read_text()
     assert [row["category"] for row in report.read(output)] == ["screw", "average"]
+    mask.with_name("of_another_picture.png").rename(mask)
+    assert reproduce(*arguments(root, teacher_file, output)) == 0
+    assert sorted(path.name for path in (output / "part/seed_0").iterdir()) == ["result.json", "student.ckpt"]
 
 
 @pytest.mark.usefixtures("no_network")

@@ -73,6 +73,13 @@ def test_without_a_defect_or_a_background_there_is_no_overlap_to_measure() -> No
     assert measured(PublishedPRO(), maps, torch.ones_like(masks)) == 0
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_map_that_is_not_of_numbers_has_no_overlap_that_is_one(value: float) -> None:
+    maps, masks = pictures(0)
+    maps[0, 3, 3] = value
+    assert np.isnan(measured(PublishedPRO(), maps, masks))
+
+
 def test_maps_with_a_channel_axis_are_taken_too() -> None:
     maps, masks = pictures(1)
     batch = ImageBatch(image=torch.zeros(len(maps), 3, *maps.shape[1:]), anomaly_map=maps[:, None], gt_mask=masks)

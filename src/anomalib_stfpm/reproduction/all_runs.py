@@ -8,7 +8,15 @@ from typing import Any
 
 from anomalib.models.components import AnomalibModule
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from anomalib_stfpm import files, teacher_weights
 from anomalib_stfpm.lightning_model import Stfpm
@@ -78,7 +86,8 @@ def reproduce(
                     missing[name] = f"{type(error).__name__}: {error} (see '{folder / ERROR_FILE}')"
                     files.write_text(folder / ERROR_FILE, traceback.format_exc())
                 else:
-                    progress.console.print(_line(result), highlight=False)
+                    (folder / ERROR_FILE).unlink(missing_ok=True)
+                    progress.console.print(_line(result), highlight=False, soft_wrap=True)
             progress.advance(runs_done)
             report.write(output, _results(output), missing)
     for name, reason in missing.items():
@@ -116,7 +125,8 @@ def _results(output: Path) -> list[dict[str, Any]]:
 
 
 def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    return Progress(TextColumn("{task.description}"), *columns)
 
 
 def _shown(progress: Progress, task: TaskID) -> Callable[[int], None]:
