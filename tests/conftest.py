@@ -17,7 +17,9 @@ BACKBONE = "resnet18.tv_in1k"
 
 def random_weights(backbone: str) -> dict[str, torch.Tensor]:
     """Random weights of a complete backbone, with running statistics that are not those of a new network."""
-    model = timm.create_model(backbone, pretrained=False)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        model = timm.create_model(backbone, pretrained=False)
     generator = torch.Generator().manual_seed(7)
     weights: dict[str, torch.Tensor] = {
         key: torch.rand(value.shape, generator=generator) + 0.5 if "running" in key else value

@@ -35,9 +35,11 @@ class Noise(Callback):
         if trainer.state.fn == "fit":
             model = pl_module.model
             model.student.load_state_dict(model.teacher.state_dict())
+            generator = torch.Generator().manual_seed(trainer.current_epoch)
             with torch.no_grad():
                 for parameter in model.student.parameters():
-                    parameter += self.amounts[trainer.current_epoch] * torch.randn_like(parameter)
+                    noise = torch.randn(parameter.shape, generator=generator)
+                    parameter += self.amounts[trainer.current_epoch] * noise
 
 
 class Record(Callback):
