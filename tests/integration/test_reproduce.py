@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,11 +179,21 @@ def test_a_teacher_out_of_reach_stops_it_before_anything_is_trained(root: Path, 
         (["--protocol.val_split_ratio", "1.5"], "val_split_ratio must be between 0 and 1: got 1.5."),
         (["--protocol.num_workers", "-1"], "num_workers must not be negative: got -1."),
         (["--model.backbone", "resnet81"], "did you mean 'resnet18'"),
+        (["--categories", "part", "../part"], "names of folders in the root, not paths: got '../part'."),
+        (["--categories", ".."], "names of folders in the root, not paths: got '..'."),
+        (["--seeds", "0", "-1"], "seeds must be at least one number from 0 to 4294967295: got [0, -1]."),
     ],
 )
 def test_impossible_arguments_are_refused(given: list[str], message: str, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message.replace(".", r"\.").replace("?", r"\?")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         reproduce("--root", str(root), "--output", str(tmp_path / "table"), *given)
+    assert not (tmp_path / "table").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_to_is_named(root: Path, teacher_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"'.*file/table/configuration\.json' cannot be written"):
+        reproduce(*arguments(root, teacher_file, tmp_path / "file" / "table"))
 
 
 def start(given: list[str]) -> subprocess.Popen[str]:

@@ -26,7 +26,24 @@ def test_an_error_while_writing_leaves_the_file_before(tmp_path: Path) -> None:
             message = "disk full"
             raise OSError(message)
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"results\.md' cannot be written \(disk full\)"):
         fail()
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"results\.md' cannot be written"):
+        files.write_text(tmp_path / "file" / "results.md", "text")
+
+
+def test_an_error_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:
+    def fail() -> None:
+        with files.replacing(tmp_path / "results.md"):
+            message = "not a matter of files"
+            raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="not a matter of files"):
+        fail()
+    assert list(tmp_path.iterdir()) == []

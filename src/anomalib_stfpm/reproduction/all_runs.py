@@ -62,6 +62,7 @@ def reproduce(
         KeyboardInterrupt: If the user interrupts it.
     """
     names = list(dict.fromkeys(categories or pictures.categories_in(root)))
+    _check_names_and_seeds(names, seeds)
     model = make_model()
     _check_configuration(output, {"root": str(root.resolve()), **configuration(model, protocol)})
     folders = {(name, seed): output / name / f"seed_{seed}" for name in names for seed in dict.fromkeys(seeds)}
@@ -93,6 +94,16 @@ def reproduce(
     for name, reason in missing.items():
         Console(stderr=True).print(f"Missing: {name}: {reason}.", markup=False, highlight=False, soft_wrap=True)
     return missing
+
+
+def _check_names_and_seeds(names: Sequence[str], seeds: Sequence[int]) -> None:
+    for name in names:
+        if Path(name).name != name or name == "..":
+            msg = f"categories must be names of folders in the root, not paths: got '{name}'."
+            raise ValueError(msg)
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
+        msg = f"seeds must be at least one number from 0 to 4294967295: got {list(seeds)}."
+        raise ValueError(msg)
 
 
 def _check_configuration(output: Path, now: dict[str, Any]) -> None:
