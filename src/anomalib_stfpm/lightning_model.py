@@ -25,6 +25,7 @@ from .evaluator import default_evaluator
 from .exact_resume import ExactResume
 from .feature_pyramid import backbone_config, resolve_layers
 from .loss import StfpmLoss
+from .post_processor import NormalPostProcessor
 from .student_selection import StudentSelection, kept_student
 from .torch_model import StfpmModel
 
@@ -67,7 +68,8 @@ class Stfpm(AnomalibModule):
         weight_decay: Weight decay of SGD.
         pre_processor: Pre-processor, or whether to use the default: resize to ``input_size`` and normalise with the
             mean and standard deviation that timm knows for the backbone.
-        post_processor: Post-processor, or whether to use anomalib's default.
+        post_processor: Post-processor, or whether to use the default: anomalib's, with a pixel threshold that makes
+            sense if validation holds normal pictures only.
         evaluator: Evaluator, or whether to use the default: ``image_AUROC``, ``image_F1Score``, ``pixel_AUROC``,
             ``pixel_F1Score`` and ``AUPRO``; those of pixels are left out where there are no masks.
         visualizer: Visualizer, or whether to use anomalib's default.
@@ -173,6 +175,14 @@ class Stfpm(AnomalibModule):
         resize = Resize(image_size or PAPER_INPUT_SIZE, antialias=True)
         return PreProcessor(Compose([resize, Normalize(mean=list(config.mean), std=list(config.std))]))
 
+    def configure_post_processor(self) -> NormalPostProcessor:
+        """Make the default post-processor.
+
+        Returns:
+            anomalib's, with a pixel threshold that makes sense if validation holds normal pictures only.
+        """
+        return NormalPostProcessor()
+
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """Make the default evaluator: anomalib's metrics, and AUPRO.
@@ -275,7 +285,6 @@ class Stfpm(AnomalibModule):
             checkpoint: The loaded checkpoint.
         """
         super().on_load_checkpoint(checkpoint)
-        self._keep_evaluator(checkpoint)
         saved = checkpoint.get("hyper_parameters", {})
         shape = {name: saved[name] for name in inspect.signature(StfpmModel).parameters if name in saved}
         different = {name: value for name, value in shape.items() if self.hparams[name] != value}
@@ -293,6 +302,7 @@ class Stfpm(AnomalibModule):
             # anomalib's train hands the checkpoint that training went on from to the test after it.
             logger.warning("Testing the student that training ended with, not the checkpoint that it went on from.")
             self._replace_state(checkpoint, self.state_dict())
+        self._keep_evaluator(checkpoint)
         datamodule = getattr(trainer, "datamodule", None)
         if trainer is not None and isinstance(datamodule, AnomalibDataModule):
             # It resizes pictures before they are batched, and has so far looked at the pre-processor given.

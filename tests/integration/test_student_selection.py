@@ -9,6 +9,7 @@ import torch
 from anomalib.cli import AnomalibCLI
 from anomalib.data import Folder
 from anomalib.data.utils import ValSplitMode
+from anomalib.post_processing import PostProcessor
 from lightning.pytorch.callbacks import Callback
 
 from anomalib_stfpm import Stfpm
@@ -235,7 +236,8 @@ def test_metrics_rank_raw_maps_where_post_processing_has_clamped_them(
     from torchmetrics.functional.classification import binary_auroc
 
     datamodule = held_out(write_category("part"))
-    model, engine = tiny_model(teacher_file), quiet_engine(tmp_path, callbacks=[Noise(0.01)])
+    model = tiny_model(teacher_file, post_processor=PostProcessor())
+    engine = quiet_engine(tmp_path, callbacks=[Noise(0.01)])
     (metrics,) = engine.train(model, datamodule=datamodule)
     samples = samples_of(datamodule.test_data)
     raw = anomaly_maps(model, samples).flatten()

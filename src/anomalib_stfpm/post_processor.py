@@ -1,0 +1,76 @@
+"""Thresholds and normalisation of anomaly maps where validation knows no defect."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from anomalib.post_processing import PostProcessor
+
+NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
+"""Share of the pixels of held-out normal pictures that lie below the pixel threshold."""
+
+
+class NormalPostProcessor(PostProcessor):
+    """anomalib's post-processor, with a pixel threshold that makes sense if validation holds normal pictures only.
+
+    anomalib then takes the highest value of all normal maps, for pictures and pixels alike, and clamps to zero whatever
+    is below half of it. The maps of STFPM are products with a long tail: nearly all of a heat map, its defects
+    included, would become zero. Pictures keep that threshold here, so no held-out picture is a false alarm. That of
+    pixels is the value that 99.5 % of the normal pixels lie below, and maps are normalised so that the lowest normal
+    value becomes 0, the threshold 0.5, and twice as far from the lowest 1.
+
+    With defects in validation this is anomalib's post-processor.
+
+    Args:
+        kwargs: Arguments of anomalib's ``PostProcessor``.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        self._normal_maps: list[torch.Tensor] = []
+        self._only_normal = True
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Collect scores and maps.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            outputs: Batch with ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``gt_label`` of shape ``(N,)``.
+            args: Not used.
+            kwargs: Not used.
+        """
+        super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+        self._only_normal &= outputs.gt_label is not None and not outputs.gt_label.any()
+        if self._only_normal and outputs.anomaly_map is not None:
+            self._normal_maps.append(outputs.anomaly_map.flatten())
+        else:
+            self._normal_maps.clear()
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compute thresholds and normalisation.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+        """
+        super().on_validation_epoch_end(trainer, pl_module)
+        if self._normal_maps:
+            pixels = torch.cat(self._normal_maps)
+            lowest = pixels.min()
+            rank = max(1, round(NORMAL_PIXELS_BELOW_THRESHOLD * len(pixels)))
+            threshold = pixels.kthvalue(rank).values
+            if self.enable_thresholding:
+                self._pixel_threshold.copy_(threshold)
+            if self.enable_normalization:
+                self.pixel_min.copy_(lowest)
+                self.pixel_max.copy_(lowest + 2 * (threshold - lowest))
+        self._normal_maps.clear()
+        self._only_normal = True

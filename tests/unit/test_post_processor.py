@@ -1,0 +1,86 @@
+"""Thresholds and normalisation are sensible where validation holds normal pictures only, and anomalib's otherwise."""
+
+from typing import Any
+
+import pytest
+import torch
+from anomalib.data import ImageBatch
+from anomalib.post_processing import PostProcessor
+from torchmetrics.utilities.data import dim_zero_cat
+
+from anomalib_stfpm import Stfpm
+from anomalib_stfpm.post_processor import NormalPostProcessor
+
+BUFFERS = ("_image_threshold", "_pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+
+
+def batches(*labels: list[int], masks: bool = True, seed: int = 0) -> list[ImageBatch]:
+    """Predicted batches; the maps are products of three random maps, as those of STFPM are, with a long tail."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for label in labels:
+        maps = torch.rand(3, len(label), 1, 32, 32, generator=generator).prod(0) + 0.001
+        gt_label = torch.tensor(label)
+        gt_mask = torch.zeros(len(label), 32, 32, dtype=torch.bool)
+        gt_mask[gt_label == 1, 4:9, 4:9] = True
+        maps[:, 0][gt_mask] += 0.5
+        image = torch.zeros(len(label), 3, 32, 32)
+        score = maps.amax(dim=(-2, -1))
+        batch = ImageBatch(image=image, gt_label=gt_label, gt_mask=gt_mask if masks else None)
+        made.append(batch.update(anomaly_map=maps, pred_score=score))
+    return made
+
+
+def validate(post_processor: PostProcessor, given: list[ImageBatch]) -> dict[str, float]:
+    trainer: Any = None
+    for batch in given:
+        post_processor.on_validation_batch_end(trainer, trainer, batch)
+    post_processor.on_validation_epoch_end(trainer, trainer)
+    return {name: float(getattr(post_processor, name)) for name in BUFFERS}
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_of_normal_pictures_only_the_pixel_threshold_is_a_quantile_and_that_of_pictures_the_highest_score(
+    masks: bool,
+) -> None:
+    given = batches([0, 0, 0], [0, 0], masks=masks)
+    pixels = dim_zero_cat([batch.anomaly_map.flatten() for batch in given])
+    scores = dim_zero_cat([batch.pred_score.flatten() for batch in given])
+    values = validate(NormalPostProcessor(), given)
+    assert values["_image_threshold"] == scores.max()
+    assert values["_pixel_threshold"] == pytest.approx(float(pixels.quantile(0.995)), rel=1e-2)
+    assert float((pixels > values["_pixel_threshold"]).float().mean()) == pytest.approx(0.005, abs=1e-3)
+
+
+def test_normalised_maps_go_from_the_lowest_normal_value_over_the_threshold() -> None:
+    post_processor = NormalPostProcessor()
+    values = validate(post_processor, batches([0, 0, 0]))
+    lowest, threshold = values["pixel_min"], values["_pixel_threshold"]
+    maps = torch.tensor([lowest, (lowest + threshold) / 2, threshold, 2 * threshold - lowest, 9.0]).reshape(1, 1, 5)
+    (batch,) = batches([0])
+    batch.update(anomaly_map=maps)
+    post_processor.normalize_batch(batch)
+    assert batch.anomaly_map.flatten().tolist() == pytest.approx([0, 0.25, 0.5, 1, 1], abs=1e-6)
+
+
+@pytest.mark.parametrize("labels", [([0, 0], [0, 1]), ([1, 0], [0, 0]), ([1, 1],)])
+def test_with_defects_in_validation_it_is_anomalibs(labels: tuple[list[int], ...]) -> None:
+    assert validate(NormalPostProcessor(), batches(*labels)) == validate(PostProcessor(), batches(*labels))
+
+
+def test_every_validation_starts_afresh() -> None:
+    post_processor = NormalPostProcessor()
+    validate(post_processor, batches([0, 1]))
+    validate(post_processor, batches([0, 0], seed=1))
+    assert validate(post_processor, batches([0, 0])) == validate(NormalPostProcessor(), batches([0, 0]))
+
+
+def test_what_is_switched_off_stays_unset() -> None:
+    values = validate(NormalPostProcessor(enable_normalization=False, enable_thresholding=False), batches([0, 0]))
+    assert all(value != value for value in values.values())
+
+
+def test_it_is_the_default_and_gives_way_to_the_users() -> None:
+    assert type(Stfpm().post_processor) is NormalPostProcessor
+    users = PostProcessor()
+    assert Stfpm(post_processor=users).post_processor is users
