@@ -5,7 +5,7 @@ else is each model's own default; this package's levels weigh 2, as in the code 
 package's keeps the student that errs least on a fifth of the normal pictures, anomalib's the last one; neither trains
 on that fifth. Example, on categories in MVTec AD's layout, with or without masks:
 
-    python benchmarks/against_anomalib.py --root datasets/MVTecAD --categories bottle screw --seeds 0 1 2
+    python -m benchmarks.against_anomalib --root datasets/MVTecAD --categories bottle screw --seeds 0 1 2
 
 Interrupted, the same command goes on where it was.
 """

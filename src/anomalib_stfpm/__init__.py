@@ -9,6 +9,7 @@ Reference:
 """
 
 from .anomaly_map import AnomalyMap
+from .evaluator import RawEvaluator
 from .feature_pyramid import FeaturePyramid, available_levels
 from .lightning_model import Stfpm
 from .loss import StfpmLoss
@@ -21,6 +22,7 @@ __all__ = [
     "AnomalyMap",
     "FeaturePyramid",
     "PublishedPRO",
+    "RawEvaluator",
     "Stfpm",
     "StfpmLoss",
     "StfpmModel",

@@ -11,9 +11,10 @@ from anomalib.callbacks import TilerConfigurationCallback
 from anomalib.cli import AnomalibCLI
 from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
+from anomalib.metrics import AUPRO, AnomalibMetric, Evaluator
 from lightning.pytorch.callbacks import Callback, Timer
 
-from anomalib_stfpm import Stfpm
+from anomalib_stfpm import PublishedPRO, RawEvaluator, Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import CategoryWriter
 
@@ -207,6 +208,17 @@ def test_without_thresholds_a_test_says_what_its_f1_is_worth(
     caplog.clear()
     quiet_engine(tmp_path).train(model, datamodule=datamodule)
     assert "F1 scores mean nothing" not in caplog.text
+
+
+@pytest.mark.parametrize("evaluator", [RawEvaluator, lambda metrics: Evaluator(test_metrics=metrics)])
+def test_both_conventions_of_pro_work_in_an_evaluator(
+    evaluator: Callable[[list[AnomalibMetric]], Evaluator], datamodule: MVTecAD, teacher_file: Path, tmp_path: Path
+) -> None:
+    metrics = [PublishedPRO(), AUPRO(fields=["anomaly_map", "gt_mask"])]
+    model = tiny_model(teacher_file, evaluator=evaluator(metrics))
+    (measured,) = quiet_engine(tmp_path).train(model, datamodule=datamodule)
+    assert set(measured) == {"PublishedPRO", "AUPRO"}
+    assert all(0 < value <= 1 for value in measured.values())
 
 
 def test_anomalibs_tiling_trains_and_tests(datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:

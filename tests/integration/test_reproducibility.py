@@ -54,12 +54,13 @@ def fit(
     kill: int | None = None,
     ckpt_path: Path | None = None,
     val_split_mode: str = "from_train",
+    num_workers: int = 0,
     **trainer: Any,  # noqa: ANN401
 ) -> tuple[dict[str, torch.Tensor], Path]:
     """Fit with shuffling and a random augmentation; return the model's state and the checkpoint to go on from."""
     seed_everything(seed)
     datamodule = MVTecLayout(
-        root=root, category="part", num_workers=0, train_batch_size=1, val_split_mode=val_split_mode,
+        root=root, category="part", num_workers=num_workers, train_batch_size=1, val_split_mode=val_split_mode,
         val_split_ratio=0.5, train_augmentations=RandomHorizontalFlip(0.5),
     )  # fmt: skip
     model = tiny_model(teacher_file)
@@ -92,6 +93,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(
         {"val_split_mode": "same_as_test"},
         {"val_split_mode": "same_as_test", "check_val_every_n_epoch": 2},
         {"limit_val_batches": 0},
+        {"num_workers": 1},
     ],
 )
 def test_a_resumed_training_ends_with_the_same_student(
