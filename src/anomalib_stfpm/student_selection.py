@@ -63,6 +63,17 @@ class StudentSelection(Callback):
         del trainer, pl_module, stage
         self._warnings.remove()
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave anomalib's log as it was also where training fails, after which there is no teardown.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            exception: Not used.
+        """
+        del trainer, pl_module, exception
+        self._warnings.remove()
+
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say which student will be kept, where that may surprise.
 

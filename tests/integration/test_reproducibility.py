@@ -1,5 +1,6 @@
 """The same seed gives the same student, bit for bit, also when training was interrupted and resumed."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from anomalib_stfpm.data import MVTecLayout
-from anomalib_stfpm.registry import honour_seed
+from anomalib_stfpm.registry import THRESHOLD_LOGGER, honour_seed
 from tests.conftest import CategoryWriter
 
 from .conftest import quiet_engine, tiny_model
@@ -71,6 +72,7 @@ def fit(
     else:
         with pytest.raises(KilledError):
             engine.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        assert logging.getLogger(THRESHOLD_LOGGER).filters == []
     return state_of(model), Path(str(engine.best_model_path))
 
 
