@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from lightning.pytorch import Trainer
 
@@ -18,6 +17,7 @@ _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer
 
 _KEY = re.compile(r"model\.(\d+)\.(.+)")
 _UNUSED_CHILDREN = ("layer4.",)
+_CLASSIFIER = "fc."
 _COUNTER = "num_batches_tracked"
 
 
@@ -71,7 +71,8 @@ def _student(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state_dict, Mapping) or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
         msg = f"'{path}' is not a student of the authors: it has no tensors under 'state_dict'."
         raise ValueError(msg)
-    expected = _expected()
+    shapes = teacher_weights.expected_shapes(PAPER_BACKBONE)
+    expected = {name: shape for name, shape in shapes.items() if not name.startswith(_CLASSIFIER)}
     student: dict[str, torch.Tensor] = {}
     problems = []
     for key, value in state_dict.items():
@@ -89,8 +90,8 @@ def _student(path: Path) -> dict[str, torch.Tensor]:
         if name not in student and not name.startswith(_UNUSED_CHILDREN) and not name.endswith(_COUNTER)
     ]
     if problems:
-        rest = f", and {len(problems) - 1} more differences" if len(problems) > 1 else ""
-        msg = f"'{path}' does not hold a student of the authors, a ResNet-18 as a Sequential: {problems[0]}{rest}."
+        difference = teacher_weights.summarised(problems)
+        msg = f"'{path}' does not hold a student of the authors, a ResNet-18 as a Sequential: {difference}."
         raise ValueError(msg)
     return student
 
@@ -107,10 +108,3 @@ def _read(path: Path) -> Any:  # noqa: ANN401
             "code: give the file as the authors published it."
         )
         raise ValueError(msg) from error
-
-
-def _expected() -> dict[str, torch.Size]:
-    """Shapes of a ResNet-18 without its classifier."""
-    with torch.device("meta"):
-        model = timm.create_model(PAPER_BACKBONE, pretrained=False, num_classes=0)
-    return {key: value.shape for key, value in model.state_dict().items()}

