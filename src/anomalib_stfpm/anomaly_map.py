@@ -39,6 +39,8 @@ class AnomalyMap(nn.Module):
         teacher_pyramid: Sequence[torch.Tensor],
         student_pyramid: Sequence[torch.Tensor],
         image_size: tuple[int, int] | torch.Size,
+        *,
+        teacher_is_normalised: bool = False,
     ) -> torch.Tensor:
         """Compute the anomaly maps of a batch.
 
@@ -46,6 +48,7 @@ class AnomalyMap(nn.Module):
             teacher_pyramid: One ``(N, C_l, H_l, W_l)`` tensor a level.
             student_pyramid: Tensors of the same shapes.
             image_size: Height and width of the images, in pixels.
+            teacher_is_normalised: Whether the teacher's features are normalised already, and need not be again.
 
         Returns:
             Anomaly maps of shape ``(N, 1, H, W)``; higher is more anomalous.
@@ -55,9 +58,10 @@ class AnomalyMap(nn.Module):
         """
         height, width = image_size
         map_size = self.map_size or (height // 4, width // 4)
+        distances = feature_distances(teacher_pyramid, student_pyramid, teacher_is_normalised=teacher_is_normalised)
         level_maps = [
             interpolate(distance.unsqueeze(1), size=map_size, mode="bilinear", align_corners=False)
-            for distance in feature_distances(teacher_pyramid, student_pyramid)
+            for distance in distances
         ]
         product = level_maps[0]
         for level_map in level_maps[1:]:

@@ -1,13 +1,93 @@
 """The distance between teacher and student that both the loss and the anomaly map are made of."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
+from torch.linalg import vector_norm
 from torch.nn.functional import normalize
+
+_SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
+
+
+def normalised(features: torch.Tensor) -> torch.Tensor:
+    """Divide every feature vector by its Euclidean norm over the channels (paper, equation 1).
+
+    Args:
+        features: Tensor of shape ``(N, C, H, W)``.
+
+    Returns:
+        Tensor of the same shape, of at least 32 bits: features of less are normalised in 32 bits.
+    """
+    return normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+
+
+def squared_distance(normalised_teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+    """Squared distance at every position of a level; the student's features are normalised here.
+
+    Args:
+        normalised_teacher: Tensor of shape ``(N, C, H, W)``.
+        student: Tensor of the same shape.
+
+    Returns:
+        Tensor of shape ``(N, H, W)``.
+    """
+    return (normalised_teacher - normalised(student)).square().sum(dim=1)
+
+
+class TrainedSquaredDistance(torch.autograd.Function):
+    r""":func:`squared_distance` with its gradient for the student written out.
+
+    Autograd would go through memory some twenty times a level, which on a CPU costs as much as a convolution. With
+    :math:`n = \lVert s \rVert`, :math:`\hat s = s / n` and :math:`\delta = \hat s - \hat t` the gradient is
+    :math:`\frac{2}{n} (\delta - \hat s \, \hat s^T \delta)`. The teacher gets none.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, normalised_teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        """Compute the distances, see :func:`squared_distance`.
+
+        Args:
+            ctx: What the backward pass will need.
+            normalised_teacher: Tensor of shape ``(N, C, H, W)``.
+            student: Tensor of the same shape.
+
+        Returns:
+            Tensor of shape ``(N, H, W)``.
+        """
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        norm = vector_norm(student, dim=1, keepdim=True, dtype=dtype).clamp_min_(_SMALLEST_NORM)
+        direction = student / norm
+        difference = direction - normalised_teacher
+        ctx.save_for_backward(norm, direction, difference)
+        ctx.student_dtype = student.dtype
+        return vector_norm(difference, dim=1).square_()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[None, torch.Tensor]:  # noqa: ANN401
+        """Compute the gradient for the student.
+
+        Args:
+            ctx: What the forward pass has kept.
+            gradients: Gradient of the distances, of shape ``(N, H, W)``.
+
+        Returns:
+            Nothing for the teacher, and a tensor of the student's shape.
+        """
+        norm, direction, difference = ctx.saved_tensors
+        radial = (direction * difference).sum(dim=1, keepdim=True)
+        tangential = torch.addcmul(difference, direction, radial, value=-1)
+        student_gradient = tangential.mul_(2 * gradients[0].unsqueeze(1) / norm)
+        return None, student_gradient.to(ctx.student_dtype)
 
 
 def feature_distances(
-    teacher_pyramid: Sequence[torch.Tensor], student_pyramid: Sequence[torch.Tensor]
+    teacher_pyramid: Sequence[torch.Tensor],
+    student_pyramid: Sequence[torch.Tensor],
+    distance: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = squared_distance,
+    *,
+    teacher_is_normalised: bool = False,
 ) -> list[torch.Tensor]:
     r"""Squared distance between normalised teacher and student features at every position of every level.
 
@@ -19,6 +99,8 @@ def feature_distances(
     Args:
         teacher_pyramid: One ``(N, C_l, H_l, W_l)`` tensor a level.
         student_pyramid: Tensors of the same shapes.
+        distance: :func:`squared_distance`, or its equal for training.
+        teacher_is_normalised: Whether the teacher's features are normalised already.
 
     Returns:
         One ``(N, H_l, W_l)`` tensor a level.
@@ -32,21 +114,13 @@ def feature_distances(
             f"got {len(teacher_pyramid)} and {len(student_pyramid)}."
         )
         raise ValueError(msg)
-    return [
-        _squared_distance(level, teacher, student)
-        for level, (teacher, student) in enumerate(zip(teacher_pyramid, student_pyramid, strict=True))
-    ]
-
-
-def _squared_distance(level: int, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-    if teacher.shape != student.shape or teacher.ndim != 4:
-        msg = (
-            f"Teacher and student features of level {level} must both be of one shape (N, C, H, W): "
-            f"got {tuple(teacher.shape)} and {tuple(student.shape)}."
-        )
-        raise ValueError(msg)
-    teacher, student = (
-        normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
-        for features in (teacher, student)
-    )
-    return (teacher - student).square().sum(dim=1)
+    distances = []
+    for level, (teacher, student) in enumerate(zip(teacher_pyramid, student_pyramid, strict=True)):
+        if teacher.shape != student.shape or teacher.ndim != 4:
+            msg = (
+                f"Teacher and student features of level {level} must both be of one shape (N, C, H, W): "
+                f"got {tuple(teacher.shape)} and {tuple(student.shape)}."
+            )
+            raise ValueError(msg)
+        distances.append(distance(teacher if teacher_is_normalised else normalised(teacher), student))
+    return distances

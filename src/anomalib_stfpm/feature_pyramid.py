@@ -67,7 +67,10 @@ class FeaturePyramid(nn.Module):
             One ``(N, C_l, H_l, W_l)`` tensor a level, shallowest first.
         """
         features: list[torch.Tensor] = self.backbone.forward_intermediates(
-            images, indices=self._indices, output_fmt="NCHW", intermediates_only=True
+            images.contiguous(memory_format=torch.channels_last),
+            indices=self._indices,
+            output_fmt="NCHW",
+            intermediates_only=True,
         )
         return features
 

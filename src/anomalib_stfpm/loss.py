@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .feature_distance import feature_distances
+from .feature_distance import TrainedSquaredDistance, feature_distances
 
 
 class StfpmLoss(nn.Module):
@@ -47,12 +47,19 @@ class StfpmLoss(nn.Module):
             raise ValueError(msg)
         self.register_buffer("level_weights", weights, persistent=False)
 
-    def forward(self, teacher_pyramid: Sequence[torch.Tensor], student_pyramid: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Compute the loss of a batch.
+    def forward(
+        self,
+        teacher_pyramid: Sequence[torch.Tensor],
+        student_pyramid: Sequence[torch.Tensor],
+        *,
+        teacher_is_normalised: bool = False,
+    ) -> torch.Tensor:
+        """Compute the loss of a batch. Its gradient flows to the student only.
 
         Args:
             teacher_pyramid: One ``(N, C_l, H_l, W_l)`` tensor a level.
             student_pyramid: Tensors of the same shapes.
+            teacher_is_normalised: Whether the teacher's features are normalised already, and need not be again.
 
         Returns:
             A scalar tensor.
@@ -60,9 +67,13 @@ class StfpmLoss(nn.Module):
         Raises:
             ValueError: If the pyramids do not match each other or the number of level weights.
         """
-        level_losses = torch.stack(
-            [0.5 * distance.mean() for distance in feature_distances(teacher_pyramid, student_pyramid)]
+        distances = feature_distances(
+            teacher_pyramid,
+            student_pyramid,
+            TrainedSquaredDistance.apply,
+            teacher_is_normalised=teacher_is_normalised,
         )
+        level_losses = torch.stack([0.5 * distance.mean() for distance in distances])
         if self.level_weights is None:
             return level_losses.sum()
         if len(self.level_weights) != len(level_losses):

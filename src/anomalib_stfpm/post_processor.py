@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from anomalib.data import Batch
 from anomalib.post_processing import PostProcessor
 
 NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
@@ -27,7 +28,7 @@ class NormalPostProcessor(PostProcessor):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
-        self._normal_maps: list[torch.Tensor] = []
+        self._normal: list[Batch] = []
         self._only_normal = True
 
     def on_validation_batch_end(
@@ -47,12 +48,14 @@ class NormalPostProcessor(PostProcessor):
             args: Not used.
             kwargs: Not used.
         """
-        super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+        # anomalib's search for the best pixel threshold is costly, and in vain while no defect has been seen.
         self._only_normal &= outputs.gt_label is not None and not outputs.gt_label.any()
-        if self._only_normal and outputs.anomaly_map is not None:
-            self._normal_maps.append(outputs.anomaly_map.flatten())
-        else:
-            self._normal_maps.clear()
+        if self._only_normal:
+            self._normal.append(outputs)
+            return
+        for batch in [*self._normal, outputs]:
+            super().on_validation_batch_end(trainer, pl_module, batch, *args, **kwargs)
+        self._normal.clear()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compute thresholds and normalisation.
@@ -61,16 +64,22 @@ class NormalPostProcessor(PostProcessor):
             trainer: The trainer.
             pl_module: The model.
         """
+        for batch in self._normal:
+            scores = batch.update(in_place=False, anomaly_map=None, gt_mask=None)
+            super().on_validation_batch_end(trainer, pl_module, scores)
         super().on_validation_epoch_end(trainer, pl_module)
-        if self._normal_maps:
-            pixels = torch.cat(self._normal_maps)
-            lowest = pixels.min()
-            rank = max(1, round(NORMAL_PIXELS_BELOW_THRESHOLD * len(pixels)))
-            threshold = pixels.kthvalue(rank).values
-            if self.enable_thresholding:
-                self._pixel_threshold.copy_(threshold)
-            if self.enable_normalization:
-                self.pixel_min.copy_(lowest)
-                self.pixel_max.copy_(lowest + 2 * (threshold - lowest))
-        self._normal_maps.clear()
+        maps = [batch.anomaly_map.flatten() for batch in self._normal if batch.anomaly_map is not None]
+        if maps:
+            self._set_pixels(torch.cat(maps))
+        self._normal.clear()
         self._only_normal = True
+
+    def _set_pixels(self, pixels: torch.Tensor) -> None:
+        lowest = pixels.min()
+        rank = max(1, round(NORMAL_PIXELS_BELOW_THRESHOLD * len(pixels)))
+        threshold = pixels.kthvalue(rank).values
+        if self.enable_thresholding:
+            self._pixel_threshold.copy_(threshold)
+        if self.enable_normalization:
+            self.pixel_min.copy_(lowest)
+            self.pixel_max.copy_(lowest + 2 * (threshold - lowest))

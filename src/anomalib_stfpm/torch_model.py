@@ -66,8 +66,8 @@ class StfpmModel(nn.Module):
         self.teacher.load_backbone(state_dict)
         self.teacher_is_loaded.fill_(True)
 
-    def pyramids(self, images: torch.Tensor) -> Pyramids:
-        """Compute the feature pyramids of teacher and student.
+    def teacher_pyramid(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the feature pyramid of the teacher, without gradients.
 
         With anomalib's tiling the networks see the tiles, and the features are put together again.
 
@@ -75,17 +75,52 @@ class StfpmModel(nn.Module):
             images: Pre-processed images of shape ``(N, 3, H, W)``.
 
         Returns:
-            The teacher's and the student's pyramid, each with one ``(N, C_l, H_l, W_l)`` tensor a level.
+            One ``(N, C_l, H_l, W_l)`` tensor a level.
         """
-        tiler = self.tiler
-        tiles = tiler.tile(images) if tiler else images
         with torch.no_grad():
-            teacher_pyramid = self.teacher(tiles)
-        student_pyramid = self.student(tiles)
-        if tiler:
-            teacher_pyramid = [tiler.untile(features) for features in teacher_pyramid]
-            student_pyramid = [tiler.untile(features) for features in student_pyramid]
-        return teacher_pyramid, student_pyramid
+            return self._tiled(self.teacher, images)
+
+    def student_pyramid(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Compute the feature pyramid of the student.
+
+        Args:
+            images: Pre-processed images of shape ``(N, 3, H, W)``.
+
+        Returns:
+            One ``(N, C_l, H_l, W_l)`` tensor a level.
+        """
+        return self._tiled(self.student, images)
+
+    def _tiled(self, network: FeaturePyramid, images: torch.Tensor) -> list[torch.Tensor]:
+        if self.tiler is None:
+            pyramid: list[torch.Tensor] = network(images)
+            return pyramid
+        return [self.tiler.untile(features) for features in network(self.tiler.tile(images))]
+
+    def predict(
+        self,
+        teacher_pyramid: list[torch.Tensor],
+        student_pyramid: list[torch.Tensor],
+        image_size: tuple[int, int] | torch.Size,
+        *,
+        teacher_is_normalised: bool = False,
+    ) -> InferenceBatch:
+        """Turn pyramids into anomaly map and score.
+
+        Args:
+            teacher_pyramid: One ``(N, C_l, H_l, W_l)`` tensor a level.
+            student_pyramid: Tensors of the same shapes.
+            image_size: Height and width of the images, in pixels.
+            teacher_is_normalised: Whether the teacher's features are normalised already, and need not be again.
+
+        Returns:
+            An ``InferenceBatch`` with ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``pred_score`` of shape ``(N, 1)``,
+            the maximum of the map.
+        """
+        anomaly_map = self.anomaly_map(
+            teacher_pyramid, student_pyramid, image_size, teacher_is_normalised=teacher_is_normalised
+        )
+        return InferenceBatch(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
 
     def forward(self, images: torch.Tensor) -> Pyramids | InferenceBatch:
         """Compute the pyramids while training, the anomaly map and score otherwise.
@@ -94,12 +129,9 @@ class StfpmModel(nn.Module):
             images: Pre-processed images of shape ``(N, 3, H, W)``.
 
         Returns:
-            In training mode the teacher's and the student's pyramid, see :meth:`pyramids`. In eval mode an
-            ``InferenceBatch`` with ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``pred_score`` of shape ``(N, 1)``,
-            the maximum of the map.
+            In training mode the teacher's and the student's pyramid. In eval mode what :meth:`predict` makes of them.
         """
-        teacher_pyramid, student_pyramid = self.pyramids(images)
+        teacher_pyramid, student_pyramid = self.teacher_pyramid(images), self.student_pyramid(images)
         if self.training:
             return teacher_pyramid, student_pyramid
-        anomaly_map = self.anomaly_map(teacher_pyramid, student_pyramid, images.shape[-2:])
-        return InferenceBatch(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
+        return self.predict(teacher_pyramid, student_pyramid, images.shape[-2:])

@@ -99,3 +99,40 @@ def test_pyramids_must_match() -> None:
         StfpmLoss()([], [])
     with pytest.raises(ValueError, match=r"level 1 .*got \(1, 16, 4, 4\) and \(1, 8, 8, 8\)"):
         AnomalyMap()(teacher, [student[0], student[0]], (32, 32))
+
+
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+def test_gradient_is_that_of_autograd_through_the_plain_formula(shapes: list[tuple[int, ...]]) -> None:
+    teacher, student = pyramids(shapes, seed=0)
+    ours, plain = ([level.double().requires_grad_() for level in student] for _ in range(2))
+    StfpmLoss()([level.double() for level in teacher], ours).backward()
+    distances = [
+        (torch.nn.functional.normalize(t.double()) - torch.nn.functional.normalize(s)).square().sum(1)
+        for t, s in zip(teacher, plain, strict=True)
+    ]
+    torch.stack([0.5 * distance.mean() for distance in distances]).sum().backward()
+    for level, expected in zip(ours, plain, strict=True):
+        torch.testing.assert_close(level.grad, expected.grad)
+
+
+def test_gradient_of_half_precision_features_has_their_precision_and_direction() -> None:
+    teacher, student = pyramids(SHAPES["one level"], seed=0)
+    half, single = student[0].bfloat16().requires_grad_(), student[0].bfloat16().float().requires_grad_()
+    StfpmLoss()(teacher, [half]).backward()
+    StfpmLoss()(teacher, [single]).backward()
+    assert half.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(half.grad, single.grad.bfloat16())
+
+
+def test_normalised_teacher_features_give_the_same_loss_and_map() -> None:
+    teacher, student = pyramids(SHAPES["three levels"], seed=0)
+    normalised = [torch.nn.functional.normalize(level) for level in teacher]
+    loss, anomaly_map = StfpmLoss(), AnomalyMap()
+    assert torch.equal(loss(normalised, student, teacher_is_normalised=True), loss(teacher, student))
+    maps = (
+        anomaly_map(normalised, student, (32, 32), teacher_is_normalised=True),
+        anomaly_map(teacher, student, (32, 32)),
+    )
+    assert torch.equal(*maps)
+    unnormalised = loss([2 * level for level in normalised], student, teacher_is_normalised=True)
+    assert unnormalised > loss(teacher, student)
