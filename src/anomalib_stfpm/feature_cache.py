@@ -80,7 +80,7 @@ class FeatureCache(Callback):
         self._datamodule = getattr(trainer, "datamodule", None)
         budget = ByteBudget(bytes_to_use(self._budget, trainer.num_devices))
         for name, data in _DATA.items():
-            dataset = getattr(self._datamodule, data, None)
+            dataset: Any = getattr(self._datamodule, data, None)
             if dataset is None and name != "train":
                 continue
             reason = why_pictures_may_change(trainer, dataset, name)
@@ -201,7 +201,8 @@ class FeatureCache(Callback):
             memory or not.
         """
         stage = self._stages.get("validation" if trainer.validating else "train")
-        return _computed(batch.image, compute) if stage is None else stage.teacher_pyramid(batch, compute)
+        images: Any = batch.image
+        return _computed(images, compute) if stage is None else stage.teacher_pyramid(batch, compute)
 
     def _fill_in(self, name: str, batch: ImageBatch) -> None:
         if name in self._stages:
@@ -280,20 +281,23 @@ class _Stage:
         self._levels: list[str] = []
 
     def fill_in(self, batch: ImageBatch) -> None:
-        paths = [str(path) for path in batch.image_path]
+        paths = _paths(batch)
+        images: Any = batch.image
         known = [position for position, path in enumerate(paths) if path in self.memory]
         known_paths = [paths[position] for position in known]
         if len(known) == len(paths):
             batch.image = Image(self.memory.recall(_IMAGE, paths))
         elif known:
-            batch.image[known] = self.memory.recall(_IMAGE, known_paths)
+            images[known] = self.memory.recall(_IMAGE, known_paths)
         if known and batch.gt_mask is not None:
             batch.gt_mask[known] = self.memory.recall(_MASK, known_paths)
-        self._loaded = {_IMAGE: batch.image} | ({} if batch.gt_mask is None else {_MASK: batch.gt_mask})
+        self._loaded = {_IMAGE: batch.image if len(known) == len(paths) else images} | (
+            {} if batch.gt_mask is None else {_MASK: batch.gt_mask}
+        )
 
     def teacher_pyramid(self, batch: ImageBatch, compute: Compute) -> list[torch.Tensor]:
-        images: torch.Tensor = batch.image
-        paths = [str(path) for path in batch.image_path]
+        images: Any = batch.image
+        paths = _paths(batch)
         unknown = [position for position, path in enumerate(paths) if path not in self.memory]
         if not unknown:
             return [level.to(images.device) for level in self._recall(paths)]
@@ -329,7 +333,9 @@ class _Stage:
     def _blank(self, batch: ImageBatch, position: int) -> ImageItem:
         """Make an item of a batch whose image and mask take no room."""
         values = {field.name: getattr(batch, field.name) for field in fields(ImageItem)}
-        item = {name: value[position] for name, value in values.items() if isinstance(value, torch.Tensor | list)}
+        item: dict[str, Any] = {
+            name: value[position] for name, value in values.items() if isinstance(value, torch.Tensor | list)
+        }
         image = self._loaded[_IMAGE]
         item["image"] = Image(image.new_zeros(1).expand(image.shape[1:]))
         if _MASK in self._loaded:
@@ -338,12 +344,16 @@ class _Stage:
         return ImageItem(**item)
 
 
+def _paths(batch: ImageBatch) -> list[str]:
+    return [str(path) for path in batch.image_path or []]
+
+
 def _computed(images: torch.Tensor, compute: Compute) -> list[torch.Tensor]:
     """Compute normalised features of pictures, the same ones for a picture whatever is computed beside it."""
     if images.device.type != "cpu":
         return [normalised(level) for level in compute(images)]
     chunks = []
-    for chunk in images.split(TEACHER_CHUNK):
+    for chunk in torch.split(images, TEACHER_CHUNK):
         filled = torch.cat([chunk, chunk[-1:].expand(TEACHER_CHUNK - len(chunk), -1, -1, -1)])
         chunks.append([normalised(level[: len(chunk)]) for level in compute(filled)])
     return [torch.cat(level) for level in zip(*chunks, strict=True)]

@@ -61,7 +61,8 @@ class TrainedSquaredDistance(torch.autograd.Function):
         difference = direction - normalised_teacher
         ctx.save_for_backward(norm, direction, difference)
         ctx.student_dtype = student.dtype
-        return vector_norm(difference, dim=1).square_()
+        distance: torch.Tensor = vector_norm(difference, dim=1).square_()
+        return distance
 
     @staticmethod
     @torch.autograd.function.once_differentiable

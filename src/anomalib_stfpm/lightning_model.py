@@ -277,7 +277,8 @@ class Stfpm(AnomalibModule):
         """
         del args, kwargs
         teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
-        student_pyramid = self.model.student_pyramid(batch.image)
+        images: Any = batch.image
+        student_pyramid = self.model.student_pyramid(images)
         loss: torch.Tensor = self.loss(teacher_pyramid, student_pyramid, teacher_is_normalised=True)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
@@ -294,13 +295,15 @@ class Stfpm(AnomalibModule):
             The batch with ``anomaly_map`` and ``pred_score``.
         """
         del args, kwargs
+        images: Any = batch.image
         if self._is_fitting:
             teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
-            student_pyramid = self.model.student_pyramid(batch.image)
-            size = batch.image.shape[-2:]
-            prediction = self.model.predict(teacher_pyramid, student_pyramid, size, teacher_is_normalised=True)
+            student_pyramid = self.model.student_pyramid(images)
+            prediction = self.model.predict(
+                teacher_pyramid, student_pyramid, images.shape[-2:], teacher_is_normalised=True
+            )
         else:
-            prediction = self.model(batch.image)
+            prediction = self.model(images)
         predicted: STEP_OUTPUT = batch.update(**prediction._asdict())
         return predicted
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from anomalib.data import Batch
+from anomalib.data import ImageBatch
 from anomalib.post_processing import PostProcessor
 
 NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
@@ -28,7 +28,7 @@ class NormalPostProcessor(PostProcessor):
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
-        self._normal: list[Batch] = []
+        self._normal: list[ImageBatch] = []
         self._only_normal = True
 
     def on_validation_batch_end(

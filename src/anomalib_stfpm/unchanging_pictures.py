@@ -75,9 +75,10 @@ def why_loader_may_change_them(loader: Any, dataset: Any) -> str | None:  # noqa
     Returns:
         The reason, as for :func:`why_pictures_may_change`; ``None`` if nothing does.
     """
+    expected = dataset.collate_fn
     if not isinstance(loader, DataLoader) or loader.dataset is not dataset:
         return "the dataloader loads another dataset than the datamodule's"
-    if loader.collate_fn != dataset.collate_fn:
+    if loader.collate_fn != expected:
         return "the dataloader makes batches in its own way"
     return None
 

@@ -1,0 +1,329 @@
+"""Time the training of this package's Stfpm, of anomalib's and of a plain loop, and print the ratios.
+
+All train a ResNet-18 on the same pictures, in one run: each in its own process, taking turns epoch by epoch, so that
+whatever else slows the machine down slows all. Weights are random, which costs the same as trained ones. Example, on
+300 pictures of 1024 x 1024 made from those of a category in MVTec AD's layout:
+
+    python -m benchmarks.training --root datasets/MVTecAD --category screw --pictures 300 --size 1024 --epochs 20
+
+``--grow`` instead trains the fast one alone, for a few epochs, on pictures of several sizes and numbers, and with room
+for a half of them only.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import anomalib.models
+import lightning.pytorch as pl
+import timm
+import torch
+from anomalib.data.utils import read_image
+from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from lightning.pytorch.callbacks import Callback
+from PIL import Image, ImageOps
+from torch.nn.functional import interpolate, normalize
+from torchvision.transforms.v2.functional import resize
+
+from anomalib_stfpm import Stfpm, environment
+from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.files import write_text
+
+BACKBONE = "resnet18"
+INPUT_SIZE = (256, 256)
+BATCH_SIZE = 32
+TEST_SHARE = 0.5  # test pictures, half of them defective, for each training picture, as in MVTec AD's screw
+
+Turn = Callable[[], None]
+
+
+@dataclass
+class Settings:
+    """What all are trained on."""
+
+    pictures: str
+    epochs: int
+    validation: str
+    num_workers: int
+    cache_budget: str
+
+    def datamodule(self, num_workers: int | None = None) -> MVTecLayout:
+        """Make the datamodule."""
+        return MVTecLayout(
+            root=Path(self.pictures).parent,
+            category=Path(self.pictures).name,
+            train_batch_size=BATCH_SIZE,
+            eval_batch_size=BATCH_SIZE,
+            num_workers=self.num_workers if num_workers is None else num_workers,
+            val_split_mode=self.validation,
+            val_split_ratio=0.2,
+            seed=0,
+        )
+
+
+class Turns(Callback):
+    """Wait for one's turn before every epoch but the first."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Wait."""
+        del pl_module
+        if trainer.current_epoch > 0:
+            self._turn()
+
+
+def default(settings: Settings, turn: Turn) -> None:
+    """Train this package's Stfpm with its defaults, in float32."""
+    fit(ours(settings), settings, turn)
+
+
+def fast_cpu(settings: Settings, turn: Turn) -> None:
+    """Train it as configs/fast_cpu.yaml says."""
+    fit(ours(settings), settings, turn, num_workers=0, precision="bf16-mixed")
+
+
+def not_remembering(settings: Settings, turn: Turn) -> None:
+    """Train this package's Stfpm without remembering anything."""
+    fit(ours(replace(settings, cache_budget="0")), settings, turn)
+
+
+def anomalibs(settings: Settings, turn: Turn) -> None:
+    """Train anomalib's Stfpm."""
+    create_model = timm.create_model
+    with patch("timm.create_model", lambda *args, **kwargs: create_model(*args, **{**kwargs, "pretrained": False})):
+        model = anomalib.models.Stfpm(backbone=BACKBONE, evaluator=False, visualizer=False)
+    fit(model, settings, turn)
+
+
+def plain(settings: Settings, turn: Turn) -> None:
+    """Train as the paper describes it, with all pictures in memory."""
+    datamodule = settings.datamodule()
+    datamodule.setup()
+    train, held_out = (
+        torch.stack([_read(path) for path in data.samples["image_path"]])
+        for data in (datamodule.train_data, datamodule.val_data)
+    )
+    teacher, student = (timm.create_model(BACKBONE, features_only=True, out_indices=(1, 2, 3)) for _ in range(2))
+    teacher.eval().requires_grad_(False)
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-4)
+    best = float("inf")
+    for epoch in range(settings.epochs):
+        if epoch > 0:
+            turn()
+        student.train()
+        for batch in torch.randperm(len(train)).split(BATCH_SIZE):
+            loss = torch.stack([0.5 * d.mean() for d in _distances(teacher, student, train[batch])]).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        student.eval()
+        with torch.no_grad():
+            maps = [_map(_distances(teacher, student, images)) for images in held_out.split(BATCH_SIZE)]
+        error = float(torch.cat(maps).mean())
+        if error < best:
+            best, _ = error, {key: value.clone() for key, value in student.state_dict().items()}
+
+
+CONTENDERS = {c.__name__: c for c in (default, fast_cpu, anomalibs, plain, not_remembering)}
+
+
+def ours(settings: Settings) -> Stfpm:
+    """Make this package's model, with a random teacher."""
+    model = Stfpm(BACKBONE, cache_budget=settings.cache_budget, evaluator=False, visualizer=False)
+    model.model.teacher_is_loaded.fill_(True)
+    return model
+
+
+def fit(
+    model: AnomalibModule, settings: Settings, turn: Turn, num_workers: int | None = None, precision: Any = "32-true"
+) -> None:
+    """Train a model with anomalib's Engine."""
+    with tempfile.TemporaryDirectory() as folder:
+        engine = Engine(
+            accelerator="cpu", max_epochs=settings.epochs, precision=precision, callbacks=[Turns(turn)],
+            default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        engine.fit(model, datamodule=settings.datamodule(num_workers))
+
+
+def _read(path: str) -> torch.Tensor:
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    image: torch.Tensor = read_image(path, as_tensor=True)
+    return (resize(image, list(INPUT_SIZE), antialias=True).as_subclass(torch.Tensor) - mean) / std
+
+
+def _distances(teacher: Any, student: Any, images: torch.Tensor) -> list[torch.Tensor]:  # noqa: ANN401
+    with torch.no_grad():
+        expected = teacher(images)
+    return [
+        (normalize(left) - normalize(right)).square().sum(1)
+        for left, right in zip(expected, student(images), strict=True)
+    ]
+
+
+def _map(distances: list[torch.Tensor]) -> torch.Tensor:
+    product = torch.ones(1)
+    for distance in distances:
+        product = product * interpolate(distance.unsqueeze(1), size=64, mode="bilinear")
+    return interpolate(product, size=INPUT_SIZE, mode="bilinear")
+
+
+def make_pictures(category: Path, folder: Path, pictures: int, size: int) -> Path:
+    """Make pictures of a size from real ones: enlarged, and from the second round on mirrored or turned."""
+    target = folder / f"{category.name}_{pictures}x{size}"
+    if not target.is_dir():
+        temporary = folder / f".{target.name}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        each = round(pictures * TEST_SHARE / 2)
+        bad = [path for path in _files(category / "test") if path.parent.name != "good"]
+        _write(_files(category / "train" / "good"), temporary / "train" / "good", pictures, size)
+        _write(_files(category / "test" / "good"), temporary / "test" / "good", each, size)
+        _write(bad, temporary / "test" / "bad", each, size)
+        masks = [next((category / "ground_truth" / p.parent.name).glob(f"{p.stem}*"), None) for p in bad]
+        if all(masks):
+            _write([mask for mask in masks if mask], temporary / "ground_truth" / "bad", each, size, mode="L")
+        temporary.rename(target)
+    return target
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _write(sources: list[Path], folder: Path, count: int, size: int, mode: str = "RGB") -> None:
+    folder.mkdir(parents=True)
+    changes = [lambda image: image, ImageOps.mirror, ImageOps.flip]
+    rounds: Iterator[tuple[Path, Any]] = cycle((path, change) for change in changes for path in sources)
+    resample = Image.Resampling.NEAREST if mode == "L" else Image.Resampling.BICUBIC
+    for index in range(count):
+        path, change = next(rounds)
+        with Image.open(path) as image:
+            change(image.convert(mode).resize((size, size), resample)).save(folder / f"{index:05}.png")
+
+
+def _compete(name: str, settings: Settings, connection: Connection) -> None:
+    """Train in a process of its own: wait for the first turn, and report the seconds of every turn."""
+    turns: list[float] = []
+    connection.send("ready")
+    connection.recv()
+    start = time.perf_counter()
+
+    def turn() -> None:
+        nonlocal start
+        turns.append(time.perf_counter() - start)
+        connection.send(turns[-1])
+        connection.recv()
+        start = time.perf_counter()
+
+    CONTENDERS[name](settings, turn)
+    turns.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    connection.send({"seconds_per_epoch": turns, "peak_bytes": peak})
+
+
+def run(names: list[str], settings: Settings) -> dict[str, dict[str, Any]]:
+    """Let the contenders train in turns, and return what each has measured."""
+    context = multiprocessing.get_context("spawn")
+    connections = {}
+    for name in names:
+        here, there = context.Pipe()
+        context.Process(target=_compete, args=(name, settings, there)).start()
+        there.close()
+        here.recv()
+        connections[name] = here
+    results: dict[str, dict[str, Any]] = {}
+    while len(results) < len(names):
+        for name in names:
+            if name not in results:
+                connections[name].send("go")
+                answer = connections[name].recv()
+                if isinstance(answer, dict):
+                    results[name] = answer
+                else:
+                    print(f"{name}: {answer:.1f} s", flush=True)
+    trained = len(_files(Path(settings.pictures) / "train"))
+    trained = trained if settings.validation != "from_train" else round(0.8 * trained)
+    for result in results.values():
+        later = result["seconds_per_epoch"][1:] or result["seconds_per_epoch"]
+        result["fit_seconds"] = sum(result["seconds_per_epoch"])
+        result["later_epoch_seconds"] = statistics.median(later)
+        result["pictures_per_second"] = trained / result["later_epoch_seconds"]
+    return results
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Write a row for each contender, with how much faster each is than anomalib's and than the plain loop."""
+    lines = [
+        "| | whole fit, s | first epoch, s | later ones, s | pictures/s | peak, GB | anomalib's | plain loop |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, result in results.items():
+        ratios = [
+            f"{results[peer]['fit_seconds'] / result['fit_seconds']:.2f}" if peer in results else ""
+            for peer in ("anomalibs", "plain")
+        ]
+        lines.append(
+            f"| {name} | {result['fit_seconds']:.1f} | {result['seconds_per_epoch'][0]:.1f} "
+            f"| {result['later_epoch_seconds']:.1f} | {result['pictures_per_second']:.1f} "
+            f"| {result['peak_bytes'] / 1e9:.2f} | {' | '.join(ratios)} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make the pictures, train, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds the category")
+    parser.add_argument("--category", required=True)
+    parser.add_argument("--pictures", nargs="+", type=int, default=[300], help="several with --grow")
+    parser.add_argument("--size", nargs="+", type=int, default=[1024], help="several with --grow")
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--validation", choices=["same_as_test", "from_train"], default="same_as_test")
+    parser.add_argument("--num-workers", type=int, default=8, help="anomalib's default; fast_cpu has none")
+    parser.add_argument("--cache-budget", default="1GB")
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS)[:4])
+    parser.add_argument("--grow", action="store_true", help="see above")
+    parser.add_argument("--output", type=Path, default=Path("results/training"))
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+
+    results: dict[str, Any] = {}
+    for pictures in arguments.pictures:
+        for size in arguments.size:
+            folder = make_pictures(arguments.root / arguments.category, arguments.output, pictures, size)
+            settings = Settings(
+                str(folder), arguments.epochs, arguments.validation, arguments.num_workers, arguments.cache_budget
+            )
+            cases = {"": settings}
+            if arguments.grow:
+                half = round(pictures * 0.5 * 1.8e6)  # image, mask and features at 256 x 256
+                cases = {"full": settings, "exceeded": replace(settings, cache_budget=str(half))}
+            for case, chosen in cases.items():
+                result = run(["fast_cpu"] if arguments.grow else arguments.contenders, chosen)
+                title = f"{pictures} pictures of {size} x {size}" + (f", budget {case}" if case else "")
+                results[title] = {"settings": asdict(chosen), "results": result}
+                print(f"\n{title}, {arguments.epochs} epochs\n\n{table(result)}", flush=True)
+    for result in results.values():
+        result["settings"]["pictures"] = Path(result["settings"]["pictures"]).name
+    name = "growth" if arguments.grow else f"training_{arguments.validation}"
+    report = {"environment": environment.describe(), "runs": results}
+    write_text(arguments.output / f"{name}.json", json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
