@@ -129,11 +129,11 @@ def plain(settings: Settings, turn: Turn) -> None:
         for batch in torch.randperm(len(train)).split(BATCH_SIZE):
             loss = torch.stack([0.5 * d.mean() for d in _distances(teacher, student, train[batch])]).sum()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         student.eval()
         with torch.no_grad():
-            maps = [_map(_distances(teacher, student, images)) for images in held_out.split(BATCH_SIZE)]
+            maps = [_map(_distances(teacher, student, images)) for images in torch.split(held_out, BATCH_SIZE)]
         error = float(torch.cat(maps).mean())
         if error < best:
             best, _ = error, {key: value.clone() for key, value in student.state_dict().items()}
@@ -150,7 +150,7 @@ def ours(settings: Settings) -> Stfpm:
 
 
 def fit(
-    model: AnomalibModule, settings: Settings, turn: Turn, num_workers: int | None = None, precision: Any = "32-true"
+    model: AnomalibModule, settings: Settings, turn: Turn, num_workers: int | None = None, precision: str = "32-true"
 ) -> None:
     """Train a model with anomalib's Engine."""
     with tempfile.TemporaryDirectory() as folder:
@@ -163,8 +163,9 @@ def fit(
 
 def _read(path: str) -> torch.Tensor:
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    image: torch.Tensor = read_image(path, as_tensor=True)
-    return (resize(image, list(INPUT_SIZE), antialias=True).as_subclass(torch.Tensor) - mean) / std
+    image: Any = read_image(path, as_tensor=True)
+    resized: torch.Tensor = resize(image, list(INPUT_SIZE), antialias=True).as_subclass(torch.Tensor)
+    return (resized - mean) / std
 
 
 def _distances(teacher: Any, student: Any, images: torch.Tensor) -> list[torch.Tensor]:  # noqa: ANN401
@@ -216,8 +217,9 @@ def _write(sources: list[Path], folder: Path, count: int, size: int, mode: str =
             change(image.convert(mode).resize((size, size), resample)).save(folder / f"{index:05}.png")
 
 
-def _compete(name: str, settings: Settings, connection: Connection) -> None:
+def _compete(name: str, settings: Settings, connection: Connection, start_method: str) -> None:
     """Train in a process of its own: wait for the first turn, and report the seconds of every turn."""
+    multiprocessing.set_start_method(start_method, force=True)  # dataloaders start workers as they would elsewhere
     turns: list[float] = []
     connection.send("ready")
     connection.recv()
@@ -238,11 +240,12 @@ def _compete(name: str, settings: Settings, connection: Connection) -> None:
 
 def run(names: list[str], settings: Settings) -> dict[str, dict[str, Any]]:
     """Let the contenders train in turns, and return what each has measured."""
+    start_method = multiprocessing.get_start_method()
     context = multiprocessing.get_context("spawn")
     connections = {}
     for name in names:
         here, there = context.Pipe()
-        context.Process(target=_compete, args=(name, settings, there)).start()
+        context.Process(target=_compete, args=(name, settings, there, start_method)).start()
         there.close()
         here.recv()
         connections[name] = here
