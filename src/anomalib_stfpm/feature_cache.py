@@ -2,8 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from copy import copy
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,7 @@ whichever batch it is in.
 """
 
 _DATA = {"train": "train_data", "validation": "val_data"}
-_IMAGE, _MASK, _LEVEL = "image", "mask", "level {}"
+_IMAGE, _MASK, _LEVEL = "image", "gt_mask", "level {}"
 
 Compute = Callable[[torch.Tensor], list[torch.Tensor]]
 
@@ -200,7 +198,7 @@ class FeatureCache(Callback):
             One ``(N, C_l, H_l, W_l)`` tensor a level, of 16 bits where features are kept in 16, whether they come from
             memory or not.
         """
-        stage = self._stages.get("validation" if trainer.validating else "train")
+        stage = self._stages.get("train" if trainer.training else "validation")
         images: Any = batch.image
         return _computed(images, compute) if stage is None else stage.teacher_pyramid(batch, compute)
 
@@ -243,8 +241,11 @@ class RememberedDataset(Dataset[ImageItem]):
 
     def __init__(self, dataset: Any) -> None:  # noqa: ANN401
         self.dataset = dataset
-        self.blank: dict[str, ImageItem] = {}
         self._paths = [str(path) for path in dataset.samples["image_path"]]
+        # Plain values, not tensors, for worker processes to be given thousands of them.
+        self._labels: dict[str, tuple[bool | None, str | None]] = {}
+        self._image: Image | None = None
+        self._mask: Mask | None = None
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -259,9 +260,34 @@ class RememberedDataset(Dataset[ImageItem]):
         Returns:
             The item, whose image and mask are zeros if they are remembered.
         """
-        blank = self.blank.get(self._paths[index])
-        item: ImageItem = self.dataset[index] if blank is None else copy(blank)
-        return item
+        path = self._paths[index]
+        if path not in self._labels:
+            item: ImageItem = self.dataset[index]
+            return item
+        label, mask_path = self._labels[path]
+        gt_label = None if label is None else torch.tensor(label)
+        return ImageItem(image=self._image, gt_mask=self._mask, gt_label=gt_label, image_path=path, mask_path=mask_path)
+
+    def blank_out(self, paths: list[str], batch: ImageBatch, image: torch.Tensor, mask: torch.Tensor | None) -> None:
+        """Read some pictures no more.
+
+        Args:
+            paths: Their paths.
+            batch: A batch that they are in.
+            image: Images of the batch as they were loaded, of shape ``(N, 3, H, W)``.
+            mask: Masks of the batch as they were loaded, of shape ``(N, H, W)``, if there are any.
+        """
+        self._image = Image(torch.zeros(1, dtype=image.dtype).expand(image.shape[1:]))
+        self._mask = None if mask is None else Mask(torch.zeros(1, dtype=mask.dtype).expand(mask.shape[1:]))
+        position = {path: position for position, path in enumerate(_paths(batch))}
+        for path in paths:
+            label = None if batch.gt_label is None else bool(batch.gt_label[position[path]])
+            mask_path = None if batch.mask_path is None else batch.mask_path[position[path]]
+            self._labels[path] = (label, mask_path)
+
+    def read_all(self) -> None:
+        """Read all pictures again."""
+        self._labels.clear()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         """Answer for the dataset in everything else."""
@@ -286,14 +312,14 @@ class _Stage:
         known = [position for position, path in enumerate(paths) if path in self.memory]
         known_paths = [paths[position] for position in known]
         if len(known) == len(paths):
-            batch.image = Image(self.memory.recall(_IMAGE, paths))
+            images = batch.image = Image(self.memory.recall(_IMAGE, paths).to(images.device))
         elif known:
-            images[known] = self.memory.recall(_IMAGE, known_paths)
-        if known and batch.gt_mask is not None:
-            batch.gt_mask[known] = self.memory.recall(_MASK, known_paths)
-        self._loaded = {_IMAGE: batch.image if len(known) == len(paths) else images} | (
-            {} if batch.gt_mask is None else {_MASK: batch.gt_mask}
-        )
+            images[known] = self.memory.recall(_IMAGE, known_paths).to(images.device)
+        self._loaded = {_IMAGE: images}
+        if batch.gt_mask is not None:
+            if known:
+                batch.gt_mask[known] = self.memory.recall(_MASK, known_paths).to(images.device)
+            self._loaded[_MASK] = batch.gt_mask
 
     def teacher_pyramid(self, batch: ImageBatch, compute: Compute) -> list[torch.Tensor]:
         images: Any = batch.image
@@ -306,7 +332,7 @@ class _Stage:
             computed = [level.half() for level in computed]
         pyramid = computed
         if len(unknown) < len(paths):
-            known = [position for position in range(len(paths)) if position not in set(unknown)]
+            known = [position for position, path in enumerate(paths) if path in self.memory]
             remembered = self._recall([paths[position] for position in known])
             pyramid = [_merged(known, left, unknown, right) for left, right in zip(remembered, computed, strict=True)]
         self._remember(batch, paths, unknown, computed)
@@ -314,7 +340,7 @@ class _Stage:
 
     def forget(self) -> None:
         self.memory.forget()
-        self.dataset.blank.clear()
+        self.dataset.read_all()
         self._loaded.clear()
 
     def _recall(self, paths: list[str]) -> list[torch.Tensor]:
@@ -326,22 +352,7 @@ class _Stage:
         new = self.memory.remember(
             [paths[position] for position in positions], {**loaded, **dict(zip(self._levels, pyramid, strict=True))}
         )
-        position_of = {path: position for position, path in enumerate(paths)}
-        for path in new:
-            self.dataset.blank[path] = self._blank(batch, position_of[path])
-
-    def _blank(self, batch: ImageBatch, position: int) -> ImageItem:
-        """Make an item of a batch whose image and mask take no room."""
-        values = {field.name: getattr(batch, field.name) for field in fields(ImageItem)}
-        item: dict[str, Any] = {
-            name: value[position] for name, value in values.items() if isinstance(value, torch.Tensor | list)
-        }
-        image = self._loaded[_IMAGE]
-        item["image"] = Image(image.new_zeros(1).expand(image.shape[1:]))
-        if _MASK in self._loaded:
-            mask = self._loaded[_MASK]
-            item["gt_mask"] = Mask(mask.new_zeros(1).expand(mask.shape[1:]))
-        return ImageItem(**item)
+        self.dataset.blank_out(new, batch, self._loaded[_IMAGE], self._loaded.get(_MASK))
 
 
 def _paths(batch: ImageBatch) -> list[str]:

@@ -48,7 +48,7 @@ def why_pictures_may_change(trainer: pl.Trainer, dataset: Any, stage: str) -> st
         return f"{type(dataset).__name__} reads pictures in its own way"
     for hook in _TRANSFER_HOOKS:
         if not _inherits(datamodule, pl.LightningDataModule, hook):
-            return f"{type(datamodule).__name__} has a {hook} of its own"
+            return f"{type(datamodule).__name__} has an {hook} of its own"
     pre_processor = getattr(trainer.lightning_module, "pre_processor", None)
     hook = f"on_{stage}_batch_start"
     if pre_processor is not None and not _inherits(pre_processor, PreProcessor, hook):
