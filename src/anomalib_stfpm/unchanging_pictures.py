@@ -48,11 +48,11 @@ def why_pictures_may_change(trainer: pl.Trainer, dataset: Any, stage: str) -> st
         return f"{type(dataset).__name__} reads pictures in its own way"
     for hook in _TRANSFER_HOOKS:
         if not _inherits(datamodule, pl.LightningDataModule, hook):
-            return f"{type(datamodule).__name__} has an {hook} of its own"
+            return f"{type(datamodule).__name__} has its own {hook}"
     pre_processor = getattr(trainer.lightning_module, "pre_processor", None)
     hook = f"on_{stage}_batch_start"
     if pre_processor is not None and not _inherits(pre_processor, PreProcessor, hook):
-        return f"the pre-processor {type(pre_processor).__name__} has an {hook} of its own"
+        return f"the pre-processor {type(pre_processor).__name__} has its own {hook}"
     callback = foreign_callback(trainer, hook)
     if callback is not None:
         return f"the callback {callback} may change them in {hook}"

@@ -36,7 +36,7 @@ class Augmenting(PreProcessor):
 class OwnReader(FolderDataset):
     """A dataset that reads in its own way."""
 
-    def __getitem__(self, index: int) -> Any:  # noqa: ANN401
+    def __getitem__(self, index: int) -> Any:  # noqa: ANN401, D105
         return super().__getitem__(index)
 
 
@@ -106,9 +106,9 @@ def test_what_is_done_elsewhere_may_change_pictures(root: Path) -> None:
     own = OwnReader(name="part", normal_dir="part/train/good", root=root, augmentations=RESIZE)
     cases = {
         "the pictures do not come from a datamodule of anomalib": (trainer_with(None), datamodule.train_data),
-        "Moving has an on_after_batch_transfer of its own": (trainer_with(moving), moving.train_data),
+        "Moving has its own on_after_batch_transfer": (trainer_with(moving), moving.train_data),
         "OwnReader reads pictures in its own way": (trainer_with(datamodule), own),
-        "the pre-processor Augmenting has an on_train_batch_start of its own": (
+        "the pre-processor Augmenting has its own on_train_batch_start": (
             trainer_with(datamodule, pre_processor=Augmenting(RESIZE)),
             datamodule.train_data,
         ),
