@@ -126,7 +126,7 @@ def plain(settings: Settings, turn: Turn) -> None:
         if epoch > 0:
             turn()
         student.train()
-        for batch in torch.randperm(len(train)).split(BATCH_SIZE):
+        for batch in torch.split(torch.randperm(len(train)), BATCH_SIZE):
             loss = torch.stack([0.5 * d.mean() for d in _distances(teacher, student, train[batch])]).sum()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

@@ -221,7 +221,8 @@ def test_a_file_that_changes_between_fits_is_read_again(root: Path, teacher_file
 
     quiet_engine(tmp_path, callbacks=[Record()]).fit(model, datamodule=datamodule)
     assert isinstance(datamodule.train_data, AnomalibDataset)
-    expected = model.pre_processor.transform(datamodule.train_data[0].image[None])[0]
+    picture: Any = datamodule.train_data[0].image
+    expected = model.pre_processor.transform(picture[None])[0]
     assert torch.equal(seen[0], expected)
 
 

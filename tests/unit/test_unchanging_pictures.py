@@ -132,6 +132,6 @@ def test_the_dataloader_must_load_the_dataset_and_batch_it_as_anomalib_does(root
     data = datamodule_of(root).train_data
     assert why_loader_may_change_them(DataLoader(data, collate_fn=data.collate_fn), data) is None
     assert why_loader_may_change_them([], data) == "the dataloader loads another dataset than the datamodule's"
-    other = DataLoader([0], collate_fn=data.collate_fn)  # type: ignore[arg-type]
+    other: Any = DataLoader(list(range(2)), collate_fn=data.collate_fn)
     assert why_loader_may_change_them(other, data) == "the dataloader loads another dataset than the datamodule's"
     assert why_loader_may_change_them(DataLoader(data), data) == "the dataloader makes batches in its own way"
