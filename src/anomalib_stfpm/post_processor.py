@@ -64,12 +64,14 @@ class NormalPostProcessor(PostProcessor):
             trainer: The trainer.
             pl_module: The model.
         """
+        # All processes of a distributed training must agree on which metrics they compute together.
+        only_normal = trainer.strategy.reduce_boolean_decision(self._only_normal, all=True)
         for batch in self._normal:
-            scores = batch.update(in_place=False, anomaly_map=None, gt_mask=None)
-            super().on_validation_batch_end(trainer, pl_module, scores)
+            seen = batch.update(in_place=False, anomaly_map=None, gt_mask=None) if only_normal else batch
+            super().on_validation_batch_end(trainer, pl_module, seen)
         super().on_validation_epoch_end(trainer, pl_module)
         maps = [batch.anomaly_map.flatten() for batch in self._normal if batch.anomaly_map is not None]
-        if maps:
+        if maps and only_normal:
             self._set_pixels(torch.cat(maps))
         self._normal.clear()
         self._only_normal = True

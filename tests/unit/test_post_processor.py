@@ -1,5 +1,6 @@
 """Thresholds and normalisation are sensible where validation holds normal pictures only, and anomalib's otherwise."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,8 +32,14 @@ def batches(*labels: list[int], masks: bool = True, seed: int = 0) -> list[Image
     return made
 
 
-def validate(post_processor: PostProcessor, given: list[ImageBatch]) -> dict[str, float]:
-    trainer: Any = None
+def validate(
+    post_processor: PostProcessor, given: list[ImageBatch], *, others_have_defects: bool = False
+) -> dict[str, float]:
+    def agree(decision: bool, *, all: bool) -> bool:  # noqa: A002  Lightning's name
+        assert all
+        return decision and not others_have_defects
+
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=agree))
     for batch in given:
         post_processor.on_validation_batch_end(trainer, trainer, batch)
     post_processor.on_validation_epoch_end(trainer, trainer)
@@ -66,6 +73,11 @@ def test_normalised_maps_go_from_the_lowest_normal_value_over_the_threshold() ->
 @pytest.mark.parametrize("labels", [([0, 0], [0, 1]), ([1, 0], [0, 0]), ([1, 1],)])
 def test_with_defects_in_validation_it_is_anomalibs(labels: tuple[list[int], ...]) -> None:
     assert validate(NormalPostProcessor(), batches(*labels)) == validate(PostProcessor(), batches(*labels))
+
+
+def test_where_another_process_has_defects_it_is_anomalibs() -> None:
+    given = batches([0, 0], [0, 0])
+    assert validate(NormalPostProcessor(), given, others_have_defects=True) == validate(PostProcessor(), given)
 
 
 def test_every_validation_starts_afresh() -> None:
