@@ -32,6 +32,9 @@ def test_defaults_are_those_of_the_original() -> None:
         "learning_rate": 0.4,
         "momentum": 0.9,
         "weight_decay": 1e-4,
+        "cache_budget": "auto",
+        "exact_cache": False,
+        "cache_dir": None,
     }
     resize, normalize = transforms(model)
     assert list(resize.size) == [256, 256]
