@@ -8,12 +8,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from anomalib.data import ImageBatch, ImageItem
-from lightning.pytorch.callbacks import Callback
 from torch.utils.data import Dataset
 from torchvision.tv_tensors import Image, Mask
 
 from .byte_budget import AUTO, ByteBudget, bytes_to_use, parse_budget
 from .feature_distance import normalised
+from .fit_end import FitEnd
 from .picture_memory import PictureMemory
 from .unchanging_pictures import why_loader_may_change_them, why_pictures_may_change
 
@@ -32,7 +32,7 @@ _IMAGE, _MASK, _LEVEL = "image", "gt_mask", "level {}"
 Compute = Callable[[torch.Tensor], list[torch.Tensor]]
 
 
-class FeatureCache(Callback):
+class FeatureCache(FitEnd):
     """Give back the resized pictures and teacher features of earlier epochs instead of computing them again.
 
     It lives for one fit, so a file that has changed by the next fit is read again. It is used only where pictures are
@@ -130,27 +130,6 @@ class FeatureCache(Callback):
         del pl_module
         self._spare_workers("validation", trainer.val_dataloaders)
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget everything.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The model.
-        """
-        del trainer, pl_module
-        self._forget()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Forget everything also where training fails.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The model.
-            exception: Not used.
-        """
-        del trainer, pl_module, exception
-        self._forget()
-
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ImageBatch, batch_idx: int
     ) -> None:
@@ -219,7 +198,13 @@ class FeatureCache(Callback):
         if stage is not None and stage.memory.is_complete and not loader.persistent_workers:
             loader.num_workers = 0
 
-    def _forget(self) -> None:
+    def put_back(self, trainer: pl.Trainer) -> None:
+        """Forget everything, and give the datamodule its datasets back.
+
+        Args:
+            trainer: Not used.
+        """
+        del trainer
         for data in _DATA.values():
             dataset = getattr(self._datamodule, data, None)
             if isinstance(dataset, RememberedDataset):

@@ -5,14 +5,15 @@ import platform
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
+
+from .fit_end import FitEnd
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of glibc's mallopt
 _NEVER, _NONE = -1, 0
 _DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536
 
 
-class KeepFreedMemory(Callback):
+class KeepFreedMemory(FitEnd):
     """Let the C library keep freed memory while a model is trained on a CPU, instead of returning it to the system.
 
     Every training step needs the same gigabytes for features and gradients. glibc gives large blocks back as soon as
@@ -37,28 +38,13 @@ class KeepFreedMemory(Callback):
             library.mallopt(_TRIM_THRESHOLD, _NEVER)
             self._is_on = True
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def put_back(self, trainer: pl.Trainer) -> None:
         """Return freed memory to the system again.
 
         Args:
-            trainer: The trainer.
-            pl_module: The model.
+            trainer: Not used.
         """
-        del trainer, pl_module
-        self._stop()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Return freed memory to the system also where training fails.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The model.
-            exception: Not used.
-        """
-        del trainer, pl_module, exception
-        self._stop()
-
-    def _stop(self) -> None:
+        del trainer
         if self._is_on:
             library = _glibc()
             library.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)

@@ -3,6 +3,7 @@
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Timer
 
+from .fit_end import FitEnd
 from .foreign_callbacks import foreign_callback
 from .student_selection import held_out_normal_pictures
 
@@ -12,7 +13,7 @@ EPOCHS_BETWEEN = 10
 _HOOKS = [hook for hook in dir(Callback) if hook.startswith("on_validation")]
 
 
-class ValidationSchedule(Callback):
+class ValidationSchedule(FitEnd):
     """Validate in every tenth epoch and in the last, where validation only sets the thresholds.
 
     That is so where validation holds test pictures, as with anomalib's defaults for most datamodules: they choose no
@@ -48,28 +49,12 @@ class ValidationSchedule(Callback):
             is_used = epoch % EPOCHS_BETWEEN == 0 or epoch >= trainer.max_epochs
             trainer.limit_val_batches = self._limit if is_used else 0
 
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def put_back(self, trainer: pl.Trainer) -> None:
         """Leave the trainer as it was.
 
         Args:
             trainer: The trainer.
-            pl_module: The model.
         """
-        del pl_module
-        self._restore(trainer)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Leave the trainer as it was also where training fails.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The model.
-            exception: Not used.
-        """
-        del pl_module, exception
-        self._restore(trainer)
-
-    def _restore(self, trainer: pl.Trainer) -> None:
         if self._limit is not None:
             trainer.limit_val_batches = self._limit
             self._limit = None
