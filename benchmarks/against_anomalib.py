@@ -11,7 +11,8 @@ Interrupted, the same command goes on where it was.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,21 @@ from anomalib_stfpm.teacher_weights import read
 OURS, ANOMALIBS = "anomalib_stfpm.Stfpm", "anomalib.models.Stfpm"
 
 
-def make_anomalib(backbone: str, teacher_weights: str) -> AnomalibModule:
-    """Anomalib's model, which takes pretrained weights from the hub only: give it the same ones by hand."""
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Let timm make models with random weights, though it is asked for pretrained ones."""
     create_model = timm.create_model
 
     def create_without_weights(*args: Any, **kwargs: Any) -> torch.nn.Module:  # noqa: ANN401
         return create_model(*args, **{**kwargs, "pretrained": False})
 
     with patch("timm.create_model", create_without_weights):
+        yield
+
+
+def make_anomalib(backbone: str, teacher_weights: str) -> AnomalibModule:
+    """Anomalib's model, which takes pretrained weights from the hub only: give it the same ones by hand."""
+    with without_weights():
         model = anomalib.models.Stfpm(
             backbone=backbone,
             layers=resolve_layers(backbone, None),

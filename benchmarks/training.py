@@ -24,7 +24,6 @@ from itertools import cycle
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import anomalib.models
 import lightning.pytorch as pl
@@ -41,6 +40,8 @@ from torchvision.transforms.v2.functional import resize
 from anomalib_stfpm import Stfpm, environment
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.files import write_text
+
+from .against_anomalib import without_weights
 
 BACKBONE = "resnet18"
 INPUT_SIZE = (256, 256)
@@ -104,8 +105,7 @@ def not_remembering(settings: Settings, turn: Turn) -> None:
 
 def anomalibs(settings: Settings, turn: Turn) -> None:
     """Train anomalib's Stfpm."""
-    create_model = timm.create_model
-    with patch("timm.create_model", lambda *args, **kwargs: create_model(*args, **{**kwargs, "pretrained": False})):
+    with without_weights():
         model = anomalib.models.Stfpm(backbone=BACKBONE, evaluator=False, visualizer=False)
     fit(model, settings, turn)
 
