@@ -61,14 +61,14 @@ class Settings:
     num_workers: int
     cache_budget: str
 
-    def datamodule(self, num_workers: int | None = None) -> MVTecLayout:
+    def datamodule(self) -> MVTecLayout:
         """Make the datamodule."""
         return MVTecLayout(
             root=Path(self.pictures).parent,
             category=Path(self.pictures).name,
             train_batch_size=BATCH_SIZE,
             eval_batch_size=BATCH_SIZE,
-            num_workers=self.num_workers if num_workers is None else num_workers,
+            num_workers=self.num_workers,
             val_split_mode=self.validation,
             val_split_ratio=0.2,
             seed=0,
@@ -95,7 +95,7 @@ def default(settings: Settings, turn: Turn) -> None:
 
 def fast_cpu(settings: Settings, turn: Turn) -> None:
     """Train it as configs/fast_cpu.yaml says."""
-    fit(ours(settings), settings, turn, num_workers=0, precision="bf16-mixed")
+    fit(ours(settings), settings, turn, precision="bf16-mixed")
 
 
 def not_remembering(settings: Settings, turn: Turn) -> None:
@@ -149,16 +149,14 @@ def ours(settings: Settings) -> Stfpm:
     return model
 
 
-def fit(
-    model: AnomalibModule, settings: Settings, turn: Turn, num_workers: int | None = None, precision: str = "32-true"
-) -> None:
+def fit(model: AnomalibModule, settings: Settings, turn: Turn, precision: str = "32-true") -> None:
     """Train a model with anomalib's Engine."""
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(
             accelerator="cpu", max_epochs=settings.epochs, precision=precision, callbacks=[Turns(turn)],
             default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
-        engine.fit(model, datamodule=settings.datamodule(num_workers))
+        engine.fit(model, datamodule=settings.datamodule())
 
 
 def _read(path: str) -> torch.Tensor:
@@ -297,7 +295,7 @@ def main() -> None:
     parser.add_argument("--size", nargs="+", type=int, default=[1024], help="several with --grow")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--validation", choices=["same_as_test", "from_train"], default="same_as_test")
-    parser.add_argument("--num-workers", type=int, default=8, help="anomalib's default; fast_cpu has none")
+    parser.add_argument("--num-workers", type=int, default=8, help="anomalib's default")
     parser.add_argument("--cache-budget", default="1GB")
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS)[:4])
     parser.add_argument("--grow", action="store_true", help="see above")

@@ -7,14 +7,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from anomalib.data import ImageBatch, ImageItem
-from torch.utils.data import Dataset
-from torchvision.tv_tensors import Image, Mask
+from anomalib.data import ImageBatch
+from torchvision.tv_tensors import Image
 
 from .byte_budget import AUTO, ByteBudget, bytes_to_use, parse_budget
 from .feature_distance import normalised
 from .fit_end import FitEnd
 from .picture_memory import PictureMemory
+from .remembered_dataset import RememberedDataset, picture_paths
 from .unchanging_pictures import why_loader_may_change_them, why_pictures_may_change
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class FeatureCache(FitEnd):
         self._exact = exact
         self._folder = None if folder is None else Path(folder)
         self._datamodule: Any = None
+        self._num_workers: int | None = None
         self._stages: dict[str, _Stage] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -89,6 +90,7 @@ class FeatureCache(FitEnd):
             memory = PictureMemory(len(dataset), budget, self._folder)
             self._stages[name] = _Stage(remembered, memory, rounded=name == "train" and not self._exact)
             setattr(self._datamodule, data, remembered)
+        self._read_without_workers(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look whether the training dataloader is made as expected.
@@ -193,6 +195,15 @@ class FeatureCache(FitEnd):
             stage.forget()
             del self._stages[name]
 
+    def _read_without_workers(self, trainer: pl.Trainer) -> None:
+        """Let threads read the pictures on a CPU, where worker processes would compete with the training itself."""
+        are_all_remembered = all(
+            isinstance(getattr(self._datamodule, data, None), RememberedDataset | None) for data in _DATA.values()
+        )
+        if self._stages and are_all_remembered and trainer.strategy.root_device.type == "cpu":
+            self._num_workers = self._datamodule.num_workers
+            self._datamodule.num_workers = 0
+
     def _spare_workers(self, name: str, loader: Any) -> None:  # noqa: ANN401
         stage = self._stages.get(name)
         if stage is not None and stage.memory.is_complete and not loader.persistent_workers:
@@ -209,76 +220,13 @@ class FeatureCache(FitEnd):
             dataset = getattr(self._datamodule, data, None)
             if isinstance(dataset, RememberedDataset):
                 setattr(self._datamodule, data, dataset.dataset)
+        if self._num_workers is not None:
+            self._datamodule.num_workers = self._num_workers
+            self._num_workers = None
         for stage in self._stages.values():
             stage.forget()
         self._stages = {}
         self._datamodule = None
-
-
-class RememberedDataset(Dataset[ImageItem]):
-    """A dataset of anomalib that reads no picture which is remembered: it gives a blank one, to be filled in.
-
-    Worker processes so need no memory of their own: they get what is blank when they start.
-
-    Args:
-        dataset: The dataset.
-    """
-
-    def __init__(self, dataset: Any) -> None:  # noqa: ANN401
-        self.dataset = dataset
-        self._paths = [str(path) for path in dataset.samples["image_path"]]
-        # Plain values, not tensors, for worker processes to be given thousands of them.
-        self._labels: dict[str, tuple[bool | None, str | None]] = {}
-        self._image: Image | None = None
-        self._mask: Mask | None = None
-
-    def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self._paths)
-
-    def __getitem__(self, index: int) -> ImageItem:
-        """Read a picture, or give a blank one.
-
-        Args:
-            index: Number of the picture.
-
-        Returns:
-            The item, whose image and mask are zeros if they are remembered.
-        """
-        path = self._paths[index]
-        if path not in self._labels:
-            item: ImageItem = self.dataset[index]
-            return item
-        label, mask_path = self._labels[path]
-        gt_label = None if label is None else torch.tensor(label)
-        return ImageItem(image=self._image, gt_mask=self._mask, gt_label=gt_label, image_path=path, mask_path=mask_path)
-
-    def blank_out(self, paths: list[str], batch: ImageBatch, image: torch.Tensor, mask: torch.Tensor | None) -> None:
-        """Read some pictures no more.
-
-        Args:
-            paths: Their paths.
-            batch: A batch that they are in.
-            image: Images of the batch as they were loaded, of shape ``(N, 3, H, W)``.
-            mask: Masks of the batch as they were loaded, of shape ``(N, H, W)``, if there are any.
-        """
-        self._image = Image(torch.zeros(1, dtype=image.dtype).expand(image.shape[1:]))
-        self._mask = None if mask is None else Mask(torch.zeros(1, dtype=mask.dtype).expand(mask.shape[1:]))
-        position = {path: position for position, path in enumerate(_paths(batch))}
-        for path in paths:
-            label = None if batch.gt_label is None else bool(batch.gt_label[position[path]])
-            mask_path = None if batch.mask_path is None else batch.mask_path[position[path]]
-            self._labels[path] = (label, mask_path)
-
-    def read_all(self) -> None:
-        """Read all pictures again."""
-        self._labels.clear()
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        """Answer for the dataset in everything else."""
-        if name == "dataset":  # asked for before it is set, by copy and pickle
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
 
 
 class _Stage:
@@ -292,7 +240,7 @@ class _Stage:
         self._levels: list[str] = []
 
     def fill_in(self, batch: ImageBatch) -> None:
-        paths = _paths(batch)
+        paths = picture_paths(batch)
         images: Any = batch.image
         known = [position for position, path in enumerate(paths) if path in self.memory]
         known_paths = [paths[position] for position in known]
@@ -308,7 +256,7 @@ class _Stage:
 
     def teacher_pyramid(self, batch: ImageBatch, compute: Compute) -> list[torch.Tensor]:
         images: Any = batch.image
-        paths = _paths(batch)
+        paths = picture_paths(batch)
         unknown = [position for position, path in enumerate(paths) if path not in self.memory]
         if not unknown:
             return [level.to(images.device) for level in self._recall(paths)]
@@ -338,10 +286,6 @@ class _Stage:
             [paths[position] for position in positions], {**loaded, **dict(zip(self._levels, pyramid, strict=True))}
         )
         self.dataset.blank_out(new, batch, self._loaded[_IMAGE], self._loaded.get(_MASK))
-
-
-def _paths(batch: ImageBatch) -> list[str]:
-    return [str(path) for path in batch.image_path or []]
 
 
 def _computed(images: torch.Tensor, compute: Compute) -> list[torch.Tensor]:

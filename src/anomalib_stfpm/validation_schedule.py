@@ -7,14 +7,14 @@ from .fit_end import FitEnd
 from .foreign_callbacks import foreign_callback
 from .student_selection import held_out_normal_pictures
 
-EPOCHS_BETWEEN = 10
+EPOCHS_BETWEEN = 25
 """How old, in epochs, the thresholds of an interrupted training may be."""
 
 _HOOKS = [hook for hook in dir(Callback) if hook.startswith("on_validation")]
 
 
 class ValidationSchedule(FitEnd):
-    """Validate in every tenth epoch and in the last, where validation only sets the thresholds.
+    """Validate in every 25th epoch and in the last, where validation only sets the thresholds.
 
     That is so where validation holds test pictures, as with anomalib's defaults for most datamodules: they choose no
     student, and each validation's thresholds replace those of the one before. Only the last ones are used, unless

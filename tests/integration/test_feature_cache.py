@@ -39,6 +39,15 @@ class DropLast(MVTecLayout):
         )
 
 
+class OwnWorkers(MVTecLayout):
+    """A datamodule that starts worker processes whatever its num_workers says."""
+
+    def train_dataloader(self) -> Any:  # noqa: ANN401
+        return DataLoader(
+            self.train_data, batch_size=2, shuffle=True, num_workers=2, collate_fn=self.train_data.collate_fn
+        )
+
+
 class OwnBatches(MVTecLayout):
     """A datamodule that makes batches in its own way."""
 
@@ -89,7 +98,8 @@ def state(model: Stfpm) -> dict[str, torch.Tensor]:
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "held-out pictures": {"data": {"val_split_mode": "from_train", "val_split_ratio": 0.3}},
-    "workers": {"data": {"num_workers": 2}},
+    "workers": {"datamodule": OwnWorkers},
+    "threads instead of workers": {"data": {"num_workers": 2}},
     "last batch dropped": {"datamodule": DropLast},
     "gradients accumulated": {"trainer": {"accumulate_grad_batches": 2}},
     "tiles": {"trainer": {"callbacks": [TilerConfigurationCallback(enable=True, tile_size=32, stride=32)]}},
@@ -250,7 +260,10 @@ def test_the_datamodule_gets_its_datasets_back_also_when_training_fails(
     assert isinstance(datamodule.val_data, AnomalibDataset)
 
 
-def test_no_worker_starts_when_all_is_remembered(root: Path, teacher_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("datamodule", "expected"), [(MVTecLayout, [0, 0, 0]), (OwnWorkers, [2, 0, 0])])
+def test_workers_start_only_where_they_read(
+    datamodule: type[MVTecLayout], expected: list[int], root: Path, teacher_file: Path, tmp_path: Path
+) -> None:
     workers: list[int] = []
 
     class Record(Callback):
@@ -258,8 +271,10 @@ def test_no_worker_starts_when_all_is_remembered(root: Path, teacher_file: Path,
             del pl_module
             workers.append(trainer.train_dataloader.num_workers)
 
-    fit(root, teacher_file, tmp_path, data={"num_workers": 1}, trainer={"callbacks": [Record()]})
-    assert workers == [1, 0, 0]
+    arguments = {"data": {"num_workers": 1}, "trainer": {"callbacks": [Record()]}}
+    _, module = fit(root, teacher_file, tmp_path, datamodule, **arguments)
+    assert workers == expected
+    assert module.num_workers == 1
 
 
 def test_a_folder_that_is_missing_is_refused(root: Path, teacher_file: Path, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from .conftest import quiet_engine, tiny_model
 
 pytestmark = pytest.mark.integration
 
-EPOCHS = 12
+EPOCHS = 7
+EPOCHS_BETWEEN = 5
 
 
 @pytest.fixture
@@ -43,11 +44,11 @@ EVERY = list(range(1, EPOCHS + 1))
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, [10, 12]),
+        ({}, [EPOCHS_BETWEEN, EPOCHS]),
         ({"data": {"val_split_mode": "from_train"}}, EVERY),
         ({"model": {"evaluator": Evaluator(val_metrics=[AUROC(fields=["pred_score", "gt_label"])])}}, EVERY),
         ({"trainer": {"callbacks": [Look()]}}, EVERY),
-        ({"trainer": {"check_val_every_n_epoch": 4}}, [4, 8, 12]),
+        ({"trainer": {"check_val_every_n_epoch": 3}}, [3, 6]),
         ({"trainer": {"max_time": {"hours": 1}}}, EVERY),
         ({"trainer": {"max_steps": EPOCHS, "max_epochs": -1}}, EVERY),
         ({"trainer": {"limit_val_batches": 0}}, []),
@@ -55,8 +56,9 @@ EVERY = list(range(1, EPOCHS + 1))
 )
 def test_epochs_are_validated_that_somebody_looks_at(
     options: dict[str, Any], expected: list[int], write_category: CategoryWriter, teacher_file: Path, tmp_path: Path,
-    validated: list[int],
+    validated: list[int], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    monkeypatch.setattr("anomalib_stfpm.validation_schedule.EPOCHS_BETWEEN", EPOCHS_BETWEEN)
     model = tiny_model(teacher_file, **options.get("model", {}))
     datamodule = MVTecLayout(
         root=write_category("part"), category="part", num_workers=0, train_batch_size=4, **options.get("data", {})
