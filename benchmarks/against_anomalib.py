@@ -11,54 +11,17 @@ Interrupted, the same command goes on where it was.
 """
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
-import anomalib.models
-import timm
-import torch
 from anomalib.models.components import AnomalibModule
 
-from anomalib_stfpm import Stfpm
-from anomalib_stfpm.feature_pyramid import resolve_layers
-from anomalib_stfpm.reproduction import Protocol, authors_stfpm, evaluator, report, reproduce
-from anomalib_stfpm.teacher_weights import read
+from anomalib_stfpm.reproduction import Protocol, authors_stfpm, report, reproduce
+
+from . import peers
 
 OURS, ANOMALIBS = "anomalib_stfpm.Stfpm", "anomalib.models.Stfpm"
-
-
-@contextmanager
-def without_weights() -> Iterator[None]:
-    """Let timm make models with random weights, though it is asked for pretrained ones."""
-    create_model = timm.create_model
-
-    def create_without_weights(*args: Any, **kwargs: Any) -> torch.nn.Module:  # noqa: ANN401
-        return create_model(*args, **{**kwargs, "pretrained": False})
-
-    with patch("timm.create_model", create_without_weights):
-        yield
-
-
-def make_anomalib(backbone: str, teacher_weights: str) -> AnomalibModule:
-    """Anomalib's model, which takes pretrained weights from the hub only: give it the same ones by hand."""
-    with without_weights():
-        model = anomalib.models.Stfpm(
-            backbone=backbone,
-            layers=resolve_layers(backbone, None),
-            pre_processor=Stfpm.configure_pre_processor(backbone=backbone),
-            evaluator=evaluator(),
-            visualizer=False,
-        )
-    teacher: Any = model.model.teacher_model.feature_extractor  # type: ignore[union-attr]
-    missing = teacher.load_state_dict(read(backbone, teacher_weights), strict=False).missing_keys
-    if missing:
-        msg = f"anomalib's teacher needs weights that were not given: {missing}"
-        raise ValueError(msg)
-    return model
 
 
 def tables(output: Path, categories: list[str]) -> str:
@@ -98,7 +61,7 @@ def main() -> None:
     teacher = {"backbone": arguments.backbone, "teacher_weights": arguments.teacher_weights}
     make: dict[str, Callable[[], AnomalibModule]] = {
         OURS: partial(authors_stfpm, **teacher),
-        ANOMALIBS: partial(make_anomalib, **teacher),
+        ANOMALIBS: partial(peers.stfpm, **teacher),
     }
     protocol = Protocol(max_epochs=arguments.epochs)
     for name in arguments.models:

@@ -41,7 +41,7 @@ from anomalib_stfpm import Stfpm, environment
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.files import write_text
 
-from .against_anomalib import without_weights
+from .peers import without_weights
 
 BACKBONE = "resnet18"
 INPUT_SIZE = (256, 256)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from anomalib.models.components import GaussianBlur2d
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -18,21 +19,27 @@ class AnomalyMap(nn.Module):
     Args:
         map_size: Height and width at which the level maps are multiplied, in pixels. ``None`` takes a quarter of the
             image, as the original does.
+        smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the product. 0, as in the
+            original, leaves it as it is.
 
     Raises:
-        ValueError: If ``map_size`` is not positive.
+        ValueError: If ``map_size`` is not positive, or ``smoothing`` negative or not finite.
 
     Shape:
         - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
         - Output: ``(N, 1, H, W)``.
     """
 
-    def __init__(self, map_size: tuple[int, int] | None = None) -> None:
+    def __init__(self, map_size: tuple[int, int] | None = None, smoothing: float = 0.0) -> None:
         super().__init__()
         if map_size is not None and (len(map_size) != 2 or min(map_size) < 1):
             msg = f"map_size must be a positive height and width in pixels: got {map_size}."
             raise ValueError(msg)
+        if not 0 <= smoothing < float("inf"):
+            msg = f"map_smoothing must be a standard deviation in pixels, not negative: got {smoothing}."
+            raise ValueError(msg)
         self.map_size = map_size
+        self.blur = GaussianBlur2d(smoothing) if smoothing > 0 else None
 
     def forward(
         self,
@@ -54,10 +61,11 @@ class AnomalyMap(nn.Module):
             Anomaly maps of shape ``(N, 1, H, W)``; higher is more anomalous.
 
         Raises:
-            ValueError: If the pyramids do not match each other.
+            ValueError: If the pyramids do not match each other, or the blur is wider than the map.
         """
         height, width = image_size
         map_size = self.map_size or (height // 4, width // 4)
+        self._check_blur(map_size)
         distances = feature_distances(teacher_pyramid, student_pyramid, teacher_is_normalised=teacher_is_normalised)
         level_maps = [
             interpolate(distance.unsqueeze(1), size=map_size, mode="bilinear", align_corners=False)
@@ -66,4 +74,17 @@ class AnomalyMap(nn.Module):
         product = level_maps[0]
         for level_map in level_maps[1:]:
             product = product * level_map
+        if self.blur is not None:
+            product = self.blur(product)
         return interpolate(product, size=(height, width), mode="bilinear", align_corners=False)
+
+    def _check_blur(self, map_size: tuple[int, int]) -> None:
+        if self.blur is None:
+            return
+        reach = self.blur.height // 2
+        if reach >= min(map_size):
+            height, width = map_size
+            msg = (
+                f"map_smoothing reaches {reach} pixels far, which a map of {height} x {width} does not have: give less."
+            )
+            raise ValueError(msg)

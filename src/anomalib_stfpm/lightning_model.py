@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.types import STEP_OUTPUT
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from . import teacher_weights as teacher_weights_source
@@ -29,6 +31,7 @@ from .feature_pyramid import backbone_config, resolve_layers
 from .loss import StfpmLoss
 from .memory_allocator import KeepFreedMemory
 from .post_processor import NormalPostProcessor
+from .schedule import CONSTANT, SCHEDULES, one_cycle
 from .student_selection import StudentSelection, kept_student
 from .torch_model import StfpmModel
 from .validation_schedule import ValidationSchedule
@@ -67,7 +70,10 @@ class Stfpm(AnomalibModule):
         map_size: Height and width in pixels at which the level maps are multiplied. ``None`` takes a quarter of the
             input.
         level_weights: Weight of each level in the loss, shallowest first. ``None`` weighs all with 1.
-        learning_rate: Learning rate of SGD.
+        map_smoothing: Standard deviation of a Gaussian blur of the map, in pixels of ``map_size``; 0 for none.
+        learning_rate: Learning rate of SGD; with ``schedule="one_cycle"`` its highest.
+        schedule: ``"constant"``, or ``"one_cycle"``: the learning rate rises for three tenths of the training and then
+            falls to almost nothing.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
         cache_budget: Bytes of memory, such as ``"2GB"``, in which training remembers resized pictures and teacher
@@ -86,7 +92,8 @@ class Stfpm(AnomalibModule):
         visualizer: Visualizer, or whether to use anomalib's default.
 
     Raises:
-        ValueError: If the backbone, a level, a size, a weight, a constant of SGD or the cache's budget is not valid.
+        ValueError: If the backbone, a level, a size, a weight, the smoothing, the schedule, a constant of SGD or the
+            cache's budget is not valid.
 
     Example:
         >>> from anomalib.data import MVTecAD
@@ -109,7 +116,9 @@ class Stfpm(AnomalibModule):
         input_size: tuple[int, int] = PAPER_INPUT_SIZE,
         map_size: tuple[int, int] | None = None,
         level_weights: Sequence[float] | None = None,
+        map_smoothing: float = 0.0,
         learning_rate: float = 0.4,
+        schedule: str = CONSTANT,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
         cache_budget: int | str = AUTO,
@@ -131,6 +140,9 @@ class Stfpm(AnomalibModule):
             msg = f"level_weights must have one weight for each of {layers}: got {level_weights}."
             raise ValueError(msg)
         _check_sgd(learning_rate, momentum, weight_decay)
+        if schedule not in SCHEDULES:
+            msg = f"schedule must be one of {', '.join(SCHEDULES)}: got '{schedule}'."
+            raise ValueError(msg)
         cache_dir = None if cache_dir is None else str(cache_dir)
         feature_cache = FeatureCache(cache_budget, exact=exact_cache, folder=cache_dir)
         if pre_processor is True:
@@ -143,9 +155,10 @@ class Stfpm(AnomalibModule):
         )
         self.teacher_weights = teacher_weights
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.model = StfpmModel(backbone, layers, map_size)
+        self.model = StfpmModel(backbone, layers, map_size, map_smoothing)
         self.loss = StfpmLoss(level_weights)
         self.feature_cache = feature_cache
         self._resumed_from: str | Path | None = None
@@ -221,19 +234,36 @@ class Stfpm(AnomalibModule):
         first = [ExactResume(), self.feature_cache]
         return [*first, *components, StudentSelection(), ValidationSchedule(), KeepFreedMemory()]
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser of the student.
 
         Returns:
-            SGD with this module's learning rate, momentum and weight decay.
+            SGD with this module's learning rate, momentum and weight decay, and its schedule, if it has one.
         """
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             self.model.student.parameters(),
             lr=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             foreach=True,
         )
+        if self.schedule == CONSTANT:
+            return optimizer
+        # The number of steps is known only when the dataloaders are there: not before the first step.
+        scheduler = LambdaLR(
+            optimizer, lambda step: one_cycle(step / self.trainer.estimated_stepping_batches if step else 0.0)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Refuse a schedule that cannot know when it ends.
+
+        Raises:
+            ValueError: If training has no number of epochs or steps.
+        """
+        if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
+            msg = f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps."
+            raise ValueError(msg)
 
     # -- the teacher's weights ----------------------------------------------------------------------------------------
 

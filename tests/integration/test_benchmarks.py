@@ -1,9 +1,10 @@
-"""The benchmark of training runs, and its ratios are those of the times it gives."""
+"""The benchmarks run, and print what they have measured."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -28,3 +29,25 @@ def test_contenders_train_in_turns_and_are_compared(write_category: CategoryWrit
     ratio = results["plain"]["fit_seconds"] / results["default"]["fit_seconds"]
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("| default")]
     assert row.split(" | ")[-1].removesuffix(" |") == f"{ratio:.2f}"
+
+
+def test_recipes_peers_and_readings_are_measured_alike(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
+) -> None:
+    root = write_category("part", good=6)
+    variants = ["original", "cycle 1.6, batch 8, turned", "PaDiM", "PatchCore"]
+    command = [
+        sys.executable, "-m", "benchmarks.quality", "--root", root, "--categories", "part", "--variants", *variants,
+        "--seeds", "0", "1", "--epochs", "1", "--backbone", "resnet18", "--teacher-weights", teacher_file,
+        "--readings", "--output", tmp_path / "results",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    record = json.loads((tmp_path / "results" / "1_epochs.json").read_text(encoding="utf-8"))
+    assert list(record["part"]) == variants
+    assert list(record["part, readings"]) == variants[:2]
+    for name, results in record["part"].items():
+        values = [result["metrics"]["image_AUROC"] for result in results]
+        assert f"| {name} | 2 | {mean(values):.4f} ({stdev(values):.4f}) |" in done.stdout
+        for metric in ("image_AUROC", "pixel_AUROC", "AUPRO"):
+            (read_again, _) = record["part, readings"].get(name, {"as in the paper": results})["as in the paper"]
+            assert read_again["metrics"][metric] == pytest.approx(results[0]["metrics"][metric], abs=1e-4)

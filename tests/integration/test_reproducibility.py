@@ -50,6 +50,7 @@ def fit(
     ckpt_path: Path | None = None,
     val_split_mode: str = "from_train",
     num_workers: int = 0,
+    schedule: str = "constant",
     **trainer: Any,  # noqa: ANN401
 ) -> tuple[dict[str, torch.Tensor], Path]:
     """Fit with shuffling and a random augmentation; return the model's state and the checkpoint to go on from."""
@@ -58,7 +59,7 @@ def fit(
         root=root, category="part", num_workers=num_workers, train_batch_size=1, val_split_mode=val_split_mode,
         val_split_ratio=0.5, train_augmentations=RandomHorizontalFlip(0.5),
     )  # fmt: skip
-    model = tiny_model(teacher_file)
+    model = tiny_model(teacher_file, schedule=schedule)
     callbacks = [] if kill is None else [Kill(kill)]
     engine = quiet_engine(results, max_epochs=4, callbacks=callbacks, **trainer)
     if kill is None:
@@ -90,6 +91,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(
         {"val_split_mode": "same_as_test", "check_val_every_n_epoch": 2},
         {"limit_val_batches": 0},
         {"num_workers": 1},
+        {"schedule": "one_cycle"},
     ],
 )
 def test_a_resumed_training_ends_with_the_same_student(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from anomalib.models.components import GaussianBlur2d
 from anomalib.pre_processing import PreProcessor
 from omegaconf import OmegaConf
 from torchvision.transforms.v2 import Compose, Normalize, Resize
@@ -29,7 +30,9 @@ def test_defaults_are_those_of_the_original() -> None:
         "input_size": (256, 256),
         "map_size": None,
         "level_weights": None,
+        "map_smoothing": 0.0,
         "learning_rate": 0.4,
+        "schedule": "constant",
         "momentum": 0.9,
         "weight_decay": 1e-4,
         "cache_budget": "auto",
@@ -69,8 +72,9 @@ def test_a_pre_processor_of_the_users_is_kept() -> None:
     assert Stfpm(pre_processor=False).pre_processor is None
 
 
-def test_level_weights_and_map_size_reach_loss_and_map() -> None:
-    model = Stfpm(layers=[1, 2], level_weights=[1, 2], map_size=(8, 8))
+def test_level_weights_map_size_and_smoothing_reach_loss_and_map() -> None:
+    model = Stfpm(layers=[1, 2], level_weights=[1, 2], map_size=(8, 8), map_smoothing=0.5)
+    assert isinstance(model.model.anomaly_map.blur, GaussianBlur2d)
     assert model.loss.level_weights.tolist() == [1, 2]
     assert model.model.anomaly_map.map_size == (8, 8)
 

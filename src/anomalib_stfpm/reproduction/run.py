@@ -86,21 +86,23 @@ def run(
             seed=seed,
         )
         model = make_model()
-        trainer = Trainer(
-            default_root_dir=folder,
-            accelerator=protocol.accelerator,
-            devices=1,
-            precision=protocol.precision,  # type: ignore[arg-type]  # Lightning checks it
-            max_epochs=protocol.max_epochs,
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            callbacks=[
-                ModelCheckpoint(dirpath=folder, filename=Path(RESUME_CHECKPOINT).stem, enable_version_counter=False),
+        checkpoint_name = Path(RESUME_CHECKPOINT).stem
+        arguments: dict[str, Any] = {
+            "default_root_dir": folder,
+            "accelerator": protocol.accelerator,
+            "devices": 1,
+            "precision": protocol.precision,
+            "max_epochs": protocol.max_epochs,
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "callbacks": [
+                ModelCheckpoint(dirpath=folder, filename=checkpoint_name, enable_version_counter=False),
                 _Epochs(on_epoch),
             ],
-            **model.trainer_arguments,
-        )
+        }
+        # A model that insists, such as one that sees every picture once, has its way.
+        trainer = Trainer(**{**arguments, **model.trainer_arguments})
         checkpoint = _readable(folder / RESUME_CHECKPOINT)
         start = time.perf_counter()
         try:

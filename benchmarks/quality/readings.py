@@ -1,0 +1,148 @@
+"""Other ways to make map and score of a trained student: each measured without training again."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO, AUROC
+from anomalib.models.components import GaussianBlur2d
+from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2 import Resize
+
+from anomalib_stfpm import Stfpm
+from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.feature_distance import feature_distances
+from anomalib_stfpm.reproduction.all_runs import CONFIGURATION_FILE
+from anomalib_stfpm.reproduction.run import RESULT_FILE, STUDENT_CHECKPOINT
+
+Levels = torch.Tensor  # (levels, pictures, height, width): the level maps, all resized to one size
+
+
+def product(levels: Levels, normal: Levels) -> torch.Tensor:
+    """The product of the levels, as in the paper."""
+    del normal
+    return levels.prod(dim=0)
+
+
+def product_by_position(levels: Levels, normal: Levels) -> torch.Tensor:
+    """The product of the levels, each divided by its mean over normal pictures at the same position."""
+    return (levels / normal.mean(dim=1, keepdim=True)).prod(dim=0)
+
+
+def sum_of_levels(levels: Levels, normal: Levels) -> torch.Tensor:
+    """The sum of the levels, each less its mean and divided by its spread over normal pictures."""
+    mean, spread = normal.mean(dim=(1, 2, 3), keepdim=True), normal.std(dim=(1, 2, 3), keepdim=True)
+    return ((levels - mean) / spread).sum(dim=0)
+
+
+def sum_by_position(levels: Levels, normal: Levels) -> torch.Tensor:
+    """The sum of the levels, each less its mean and divided by its spread over normal pictures at the same position."""
+    return ((levels - normal.mean(dim=1, keepdim=True)) / normal.std(dim=1, keepdim=True)).sum(dim=0)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A way to make map and score.
+
+    Args:
+        combine: Makes one map of the levels.
+        smoothing: Standard deviation of a Gaussian blur, in pixels of the map.
+        top_share: The score is the mean of this share of the highest values; 0 takes the maximum.
+    """
+
+    combine: Callable[[Levels, Levels], torch.Tensor] = product
+    smoothing: float = 0.0
+    top_share: float = 0.0
+
+    def __call__(self, levels: Levels, normal: Levels, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make maps of shape ``(N, 1, H, W)`` and scores of shape ``(N,)``."""
+        maps = self.combine(levels, normal).unsqueeze(1)
+        if self.smoothing:
+            maps = GaussianBlur2d(self.smoothing)(maps)
+        maps = interpolate(maps, size=size, mode="bilinear")
+        values = maps.flatten(1)
+        highest = values.topk(max(1, round(self.top_share * values.shape[1]))).values
+        return maps, highest.mean(dim=1)
+
+
+READINGS = {
+    "as in the paper": Reading(),
+    "smoothed 1": Reading(smoothing=1),
+    "smoothed 2": Reading(smoothing=2),
+    "smoothed 4": Reading(smoothing=4),
+    "top 0.1 %": Reading(top_share=0.001),
+    "top 1 %": Reading(top_share=0.01),
+    "smoothed 1, top 1 %": Reading(smoothing=1, top_share=0.01),
+    "by position": Reading(product_by_position),
+    "by position, smoothed 1": Reading(product_by_position, smoothing=1),
+    "sum of levels": Reading(sum_of_levels),
+    "sum of levels, smoothed 1": Reading(sum_of_levels, smoothing=1),
+    "sum by position, smoothed 1": Reading(sum_by_position, smoothing=1),
+}
+
+
+def read_all(output: Path, category: str) -> dict[str, list[dict[str, Any]]]:
+    """Measure all readings of the students of a category.
+
+    Args:
+        output: Folder that a reproduction has written.
+        category: The category.
+
+    Returns:
+        By reading, a result for each seed.
+    """
+    root = json.loads((output / CONFIGURATION_FILE).read_text(encoding="utf-8"))["root"]
+    results = defaultdict(list)
+    for path in sorted((output / category).glob(f"seed_*/{RESULT_FILE}")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        model: Any = Stfpm.load_from_checkpoint(path.parent / STUDENT_CHECKPOINT).eval()
+        size = tuple(model.hparams["input_size"])
+        datamodule = MVTecLayout(
+            root=root, category=category, num_workers=0, augmentations=Resize(size, antialias=True),
+            val_split_mode="from_train", val_split_ratio=result["configuration"]["protocol"]["val_split_ratio"],
+            seed=result["seed"],
+        )  # fmt: skip
+        datamodule.setup()
+        normal, _ = _levels(model, datamodule.val_dataloader())
+        levels, batches = _levels(model, datamodule.test_dataloader())
+        for name, reading in READINGS.items():
+            metrics = _measure(*reading(levels, normal, size), batches)
+            results[name].append({"seed": result["seed"], "metrics": metrics})
+    return results
+
+
+@torch.no_grad()
+def _levels(model: Any, loader: DataLoader[Any]) -> tuple[Levels, list[ImageBatch]]:  # noqa: ANN401
+    levels, batches = [], []
+    for batch in loader:
+        images = model.pre_processor(batch.image)
+        distances = feature_distances(model.model.teacher_pyramid(images), model.model.student_pyramid(images))
+        size = [length // 4 for length in images.shape[-2:]]
+        levels.append(torch.stack([interpolate(d.unsqueeze(1), size=size, mode="bilinear")[:, 0] for d in distances]))
+        batches.append(batch)
+    return torch.cat(levels, dim=1), batches
+
+
+def _measure(maps: torch.Tensor, scores: torch.Tensor, batches: list[ImageBatch]) -> dict[str, float]:
+    metrics = dict(_metrics(has_masks=batches[0].gt_mask is not None))
+    start = 0
+    for batch in batches:
+        end = start + batch.batch_size
+        read = batch.update(in_place=False, anomaly_map=maps[start:end], pred_score=scores[start:end])
+        for metric in metrics.values():
+            metric.update(read)
+        start = end
+    return {name: float(metric.compute()) for name, metric in metrics.items()}
+
+
+def _metrics(*, has_masks: bool) -> Iterator[tuple[str, Any]]:
+    yield "image_AUROC", AUROC(fields=["pred_score", "gt_label"])
+    if has_masks:
+        yield "pixel_AUROC", AUROC(fields=["anomaly_map", "gt_mask"])
+        yield "AUPRO", AUPRO(fields=["anomaly_map", "gt_mask"])
