@@ -71,12 +71,17 @@ def _authors(backbone: str, teacher_weights: str) -> Stfpm:
     return authors_stfpm(backbone=backbone, teacher_weights=teacher_weights)
 
 
+def _authors_exact(backbone: str, teacher_weights: str) -> Stfpm:
+    return authors_stfpm(backbone=backbone, teacher_weights=teacher_weights, exact_cache=True)
+
+
 def _cycle(peak: float, **others: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"schedule": "one_cycle", "learning_rate": peak, **others}
 
 
 RECIPES = {
     "original": Variant(_authors),
+    "original, features in 32 bits": Variant(_authors_exact),
     # one change at a time
     "batch 8": Variant(Changed(), 8),
     "cycle 1.6": Variant(Changed(_cycle(1.6))),

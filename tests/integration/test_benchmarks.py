@@ -8,7 +8,7 @@ from statistics import mean, stdev
 
 import pytest
 
-from tests.conftest import CategoryWriter
+from tests.conftest import CategoryWriter, write_picture
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +34,9 @@ def test_contenders_train_in_turns_and_are_compared(write_category: CategoryWrit
 def test_recipes_peers_and_readings_are_measured_alike(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
-    root = write_category("part", good=6)
+    root = write_category("part")
+    for index in range(4, 10):
+        write_picture(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
     variants = ["original", "cycle 1.6, batch 8, turned", "PaDiM", "PatchCore"]
     command = [
         sys.executable, "-m", "benchmarks.quality", "--root", root, "--categories", "part", "--variants", *variants,
