@@ -7,37 +7,42 @@ student that errs least on them, and the test pictures steer nothing. Example, o
 
 ``brick``, ``grass`` and ``gravel`` are the demo categories, and need not be in the root. Interrupted, the same command
 goes on where it was; without ``--variants`` it prints what is there. ``--readings`` also tries other ways to make map
-and score from the trained students.
+and score from the trained students, ``--latency`` times all trained models as OpenVINO runs them.
 """
 
 import argparse
 import json
-from collections import defaultdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from anomalib.models.components import AnomalibModule
+
 from anomalib_stfpm import files
 from anomalib_stfpm.data import texture_demo
 from anomalib_stfpm.reproduction import Protocol, report, reproduce
+from anomalib_stfpm.reproduction.run import STUDENT_CHECKPOINT
 
+from .latency import latencies
 from .readings import read_all
 from .variants import RECIPES, VARIANTS
+
+Runs = dict[str, list[dict[str, Any]]]
 
 METRICS = ("image_AUROC", "pixel_AUROC", "AUPRO")
 
 
-def train(name: str, category: str, arguments: argparse.Namespace) -> None:
+def train(name: str, make: Callable[[], AnomalibModule], category: str, arguments: argparse.Namespace) -> None:
     """Train and test a variant on a category with all seeds, except what is done already."""
-    variant = VARIANTS[name]
     root = arguments.root
     if category in texture_demo.CATEGORIES:
         root = arguments.output / "demo"
         texture_demo.write_category(root, category)
     reproduce(
-        partial(variant.make, arguments.backbone, arguments.teacher_weights),
-        Protocol(max_epochs=arguments.epochs, train_batch_size=variant.train_batch_size),
+        make,
+        Protocol(max_epochs=arguments.epochs, train_batch_size=VARIANTS[name].train_batch_size),
         root,
         folder_of(name, category, arguments),
         [category],
@@ -51,13 +56,26 @@ def folder_of(name: str, category: str, arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def table(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """Write a row a variant: number of seeds, each metric as mean and standard deviation, seconds to train."""
-    lines = ["| | seeds | " + " | ".join(METRICS) + " | fit, s |", "| --- |" + " --- |" * (len(METRICS) + 2)]
+def table(runs: Runs, latency: dict[str, float] | None = None) -> str:
+    """Write a row a variant: number of seeds, mean and standard deviation of metrics and seconds to train, latency."""
+    columns = ["", "seeds", *METRICS, "fit, s", *(["latency, ms"] if latency else [])]
+    rows = [columns, ["---"] * len(columns)]
     for name, results in runs.items():
-        cells = [name, str(len(results)), *(_spread([r["metrics"].get(m) for r in results]) for m in METRICS)]
-        lines.append("| " + " | ".join([*cells, _spread([r.get("fit_seconds") for r in results], digits=0)]) + " |")
-    return "\n".join(lines)
+        metrics = [_spread([result["metrics"].get(metric) for result in results]) for metric in METRICS]
+        rows.append([name, str(len(results)), *metrics, _spread([r.get("fit_seconds") for r in results], digits=0)])
+        if latency:
+            rows[-1].append(f"{latency[name]:.1f}")
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    runs: list[dict[str, Any]] = json.loads((folder / report.RESULTS_FILE).read_text(encoding="utf-8"))["runs"]
+    return runs
+
+
+def _checkpoint(folder: Path) -> Path:
+    """The trained model of the first seed."""
+    return min(folder.rglob(STUDENT_CHECKPOINT))
 
 
 def _spread(values: list[float | None], digits: int = 4) -> str:
@@ -81,20 +99,26 @@ def main() -> None:
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--teacher-weights", default="package", help="hub, package or a file")
     parser.add_argument("--readings", action="store_true", help="see above")
+    parser.add_argument("--latency", action="store_true", help="see above")
     parser.add_argument("--output", type=Path, default=Path("results/quality"))
     arguments = parser.parse_args()
 
+    make = {
+        name: partial(variant.make, arguments.backbone, arguments.teacher_weights) for name, variant in VARIANTS.items()
+    }
     record: dict[str, Any] = {}
     for category in arguments.categories:
         for name in arguments.variants:
-            train(name, category, arguments)
-        runs: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for name in VARIANTS:
-            results = folder_of(name, category, arguments) / report.RESULTS_FILE
-            if results.is_file():
-                runs[name] = json.loads(results.read_text(encoding="utf-8"))["runs"]
+            train(name, make[name], category, arguments)
+        folders = {name: folder_of(name, category, arguments) for name in VARIANTS}
+        trained = {name: folder for name, folder in folders.items() if (folder / report.RESULTS_FILE).is_file()}
+        runs: Runs = {name: _runs(folder) for name, folder in trained.items()}
+        latency = None
+        if arguments.latency:
+            latency = latencies({name: (make[name], _checkpoint(folder)) for name, folder in trained.items()})
+            record[f"{category}, latency"] = latency
         record[category] = runs
-        print(f"\n{category}, {arguments.epochs} epochs\n\n{table(runs)}")
+        print(f"\n{category}, {arguments.epochs} epochs\n\n{table(runs, latency)}")
         if arguments.readings:
             for name in [name for name in arguments.variants if name in RECIPES]:
                 readings = read_all(folder_of(name, category, arguments), category)

@@ -41,12 +41,13 @@ def test_recipes_peers_and_readings_are_measured_alike(
     command = [
         sys.executable, "-m", "benchmarks.quality", "--root", root, "--categories", "part", "--variants", *variants,
         "--seeds", "0", "1", "--epochs", "1", "--backbone", "resnet18", "--teacher-weights", teacher_file,
-        "--readings", "--output", tmp_path / "results",
+        "--readings", "--latency", "--output", tmp_path / "results",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
     record = json.loads((tmp_path / "results" / "1_epochs.json").read_text(encoding="utf-8"))
     assert list(record["part"]) == variants
     assert list(record["part, readings"]) == variants[:2]
+    assert list(record["part, latency"]) == variants
     for name, results in record["part"].items():
         values = [result["metrics"]["image_AUROC"] for result in results]
         assert f"| {name} | 2 | {mean(values):.4f} ({stdev(values):.4f}) |" in done.stdout
