@@ -181,7 +181,10 @@ class FeatureCache(FitEnd):
         """
         stage = self._stages.get("train" if trainer.training else "validation")
         images: Any = batch.image
-        return _computed(images, compute) if stage is None else stage.teacher_pyramid(batch, compute)
+        if stage is None:
+            return _computed(images, compute)
+        is_last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+        return stage.teacher_pyramid(batch, compute, keep=not is_last_epoch)
 
     def _fill_in(self, name: str, batch: ImageBatch) -> None:
         if name in self._stages:
@@ -254,7 +257,7 @@ class _Stage:
                 batch.gt_mask[known] = self.memory.recall(_MASK, known_paths).to(images.device)
             self._loaded[_MASK] = batch.gt_mask
 
-    def teacher_pyramid(self, batch: ImageBatch, compute: Compute) -> list[torch.Tensor]:
+    def teacher_pyramid(self, batch: ImageBatch, compute: Compute, *, keep: bool) -> list[torch.Tensor]:
         images: Any = batch.image
         paths = picture_paths(batch)
         unknown = [position for position, path in enumerate(paths) if path not in self.memory]
@@ -268,7 +271,8 @@ class _Stage:
             known = [position for position, path in enumerate(paths) if path in self.memory]
             remembered = self._recall([paths[position] for position in known])
             pyramid = [_merged(known, left, unknown, right) for left, right in zip(remembered, computed, strict=True)]
-        self._remember(batch, paths, unknown, computed)
+        if keep:
+            self._remember(batch, paths, unknown, computed)
         return pyramid
 
     def forget(self) -> None:
