@@ -44,7 +44,8 @@ def _compiled(model: AnomalibModule, checkpoint: Path, folder: Path) -> tuple[An
     model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"])
     pre_processor: Any = model.eval().pre_processor
     size = tuple(pre_processor.transform.transforms[0].size)
-    path = model.to_openvino(folder, input_size=size)
+    # One picture at a time for all: PatchCore's graph takes no other number than it was exported with.
+    path = model.to_openvino(folder, input_size=size, onnx_kwargs={"dynamic_shapes": None, "opset_version": 18})
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
     picture = np.random.default_rng(0).random((1, 3, *size), dtype=np.float32)

@@ -37,7 +37,7 @@ def test_recipes_peers_and_readings_are_measured_alike(
     root = write_category("part")
     for index in range(4, 10):
         write_picture(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
-    variants = ["original", "cycle 1.6, batch 8, turned", "PaDiM", "PatchCore"]
+    variants = ["cycle 1.6, batch 8, turned", "PatchCore"]
     command = [
         sys.executable, "-m", "benchmarks.quality", "--root", root, "--categories", "part", "--variants", *variants,
         "--seeds", "0", "1", "--epochs", "1", "--backbone", "resnet18", "--teacher-weights", teacher_file,
@@ -46,7 +46,7 @@ def test_recipes_peers_and_readings_are_measured_alike(
     done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
     record = json.loads((tmp_path / "results" / "1_epochs.json").read_text(encoding="utf-8"))
     assert list(record["part"]) == variants
-    assert list(record["part, readings"]) == variants[:2]
+    assert list(record["part, readings"]) == variants[:1]
     assert list(record["part, latency"]) == variants
     for name, results in record["part"].items():
         values = [result["metrics"]["image_AUROC"] for result in results]
