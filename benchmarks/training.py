@@ -6,8 +6,8 @@ whatever else slows the machine down slows all. Weights are random, which costs 
 
     python -m benchmarks.training --root datasets/MVTecAD --category screw --pictures 300 --size 1024 --epochs 20
 
-``--grow`` instead trains the fast one alone, for a few epochs, on pictures of several sizes and numbers, and with room
-for a half of them only.
+``--grow`` instead trains the fast one alone, on the first number of pictures in every size and on every number of
+pictures in the first size, and each also with room for a half of them only.
 """
 
 import argparse
@@ -304,21 +304,22 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
 
     results: dict[str, Any] = {}
-    for pictures in arguments.pictures:
-        for size in arguments.size:
-            folder = make_pictures(arguments.root / arguments.category, arguments.output, pictures, size)
-            settings = Settings(
-                str(folder), arguments.epochs, arguments.validation, arguments.num_workers, arguments.cache_budget
-            )
-            cases = {"": settings}
-            if arguments.grow:
-                half = round(pictures * 0.5 * 1.8e6)  # image, mask and features at 256 x 256
-                cases = {"full": settings, "exceeded": replace(settings, cache_budget=str(half))}
-            for case, chosen in cases.items():
-                result = run(["fast_cpu"] if arguments.grow else arguments.contenders, chosen)
-                title = f"{pictures} pictures of {size} x {size}" + (f", budget {case}" if case else "")
-                results[title] = {"settings": asdict(chosen), "results": result}
-                print(f"\n{title}, {arguments.epochs} epochs\n\n{table(result)}", flush=True)
+    sizes = [(arguments.pictures[0], size) for size in arguments.size]
+    numbers = [(pictures, arguments.size[0]) for pictures in arguments.pictures]
+    for pictures, size in dict.fromkeys([*sizes, *numbers]):
+        folder = make_pictures(arguments.root / arguments.category, arguments.output, pictures, size)
+        settings = Settings(
+            str(folder), arguments.epochs, arguments.validation, arguments.num_workers, arguments.cache_budget
+        )
+        cases = {"": settings}
+        if arguments.grow:
+            half = round(pictures * 0.5 * 1.8e6)  # image, mask and features at 256 x 256
+            cases = {"full": settings, "exceeded": replace(settings, cache_budget=str(half))}
+        for case, chosen in cases.items():
+            result = run(["fast_cpu"] if arguments.grow else arguments.contenders, chosen)
+            title = f"{pictures} pictures of {size} x {size}" + (f", budget {case}" if case else "")
+            results[title] = {"settings": asdict(chosen), "results": result}
+            print(f"\n{title}, {arguments.epochs} epochs\n\n{table(result)}", flush=True)
     for result in results.values():
         result["settings"]["pictures"] = Path(result["settings"]["pictures"]).name
     name = "growth" if arguments.grow else f"training_{arguments.validation}"
