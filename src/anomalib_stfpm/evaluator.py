@@ -1,13 +1,16 @@
 """The default evaluator: anomalib's metrics and AUPRO, of raw predictions, with or without masks."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.metrics import AUPRO, AnomalibMetric, Evaluator
 from anomalib.models.components import AnomalibModule
 from torch import nn
 from torch.nn import ModuleList
+from torchmetrics.classification import BinaryPrecisionRecallCurve
 
 RANKED_FIELDS = ("pred_score", "anomaly_map")
 
@@ -20,6 +23,10 @@ class RawEvaluator(Evaluator):
     a large part of every map where validation holds normal pictures only. Metrics of ``pred_score`` and
     ``anomaly_map`` therefore get what the model itself returns, those of ``pred_label`` and ``pred_mask`` what
     post-processing makes of it.
+
+    torchmetrics squashes scores and maps to 0 to 1 by a sigmoid, batch by batch, if a batch holds anything beyond: a
+    batch that does would be ranked against others that do not as if their values were comparable. Metrics that are made
+    of its curves therefore get all values squashed in one way that keeps their order.
 
     Metrics made with ``strict=False``, as anomalib's pixel metrics are, are left out of the results where no picture
     had what they need.
@@ -77,13 +84,15 @@ class RawEvaluator(Evaluator):
             batch: Post-processed batch.
         """
         del trainer, pl_module, outputs, args, kwargs
-        raw = batch
-        if self._prediction is not None:
-            score, anomaly_map = self._prediction.pred_score, self._prediction.anomaly_map
-            raw = batch.update(in_place=False, pred_score=score, anomaly_map=anomaly_map)
+        predicted = self._prediction if self._prediction is not None else batch
         metric: Any
         for metric in self.test_metrics:
-            metric.update(raw if set(RANKED_FIELDS) & set(metric.fields) else batch)
+            ranked = set(RANKED_FIELDS) & set(metric.fields)
+            values = {field: getattr(predicted, field) for field in ranked}
+            if isinstance(metric, BinaryPrecisionRecallCurve):
+                values = {field: None if value is None else _squashed(value) for field, value in values.items()}
+            # Not a batch, which would keep no more than 32 bits.
+            metric.update(SimpleNamespace(**{field: getattr(batch, field) for field in metric.fields} | values))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log every metric that is strict or has been updated.
@@ -96,6 +105,12 @@ class RawEvaluator(Evaluator):
         self.test_metrics = ModuleList(metric for metric in all_metrics if metric.strict or metric.update_called)
         super().on_test_epoch_end(trainer, pl_module)
         self.test_metrics = all_metrics
+
+
+def _squashed(values: torch.Tensor) -> torch.Tensor:
+    """Squash any values to 0 to 1 so that their order stays: in 64 bits, for values near 0 to stay apart."""
+    values = values.double()
+    return 0.5 + 0.5 * values / (1 + values.abs())
 
 
 def default_evaluator() -> RawEvaluator:

@@ -79,11 +79,6 @@ def test_level_weights_map_size_and_smoothing_reach_loss_and_map() -> None:
     assert model.model.anomaly_map.map_size == (8, 8)
 
 
-def test_the_default_evaluator_has_image_and_pixel_metrics_and_aupro() -> None:
-    names = [metric.name for metric in Stfpm.configure_evaluator().test_metrics]
-    assert names == ["image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"]
-
-
 def test_what_a_checkpoint_keeps_is_plain_whatever_container_it_came_in() -> None:
     arguments = OmegaConf.create({"layers": [1, "layer2"], "level_weights": [1, 2], "input_size": [64, 96]})
     hparams = Stfpm(**arguments, teacher_weights=Path("teacher.pth")).hparams
