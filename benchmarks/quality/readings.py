@@ -2,15 +2,16 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.data import ImageBatch
-from anomalib.metrics import AUPRO, AUROC
+from anomalib.metrics import AUPRO
 from anomalib.models.components import GaussianBlur2d
+from sklearn.metrics import roc_auc_score
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
@@ -33,6 +34,17 @@ def product(levels: Levels, normal: Levels) -> torch.Tensor:
 def product_by_position(levels: Levels, normal: Levels) -> torch.Tensor:
     """The product of the levels, each divided by its mean over normal pictures at the same position."""
     return (levels / normal.mean(dim=1, keepdim=True)).prod(dim=0)
+
+
+def deepest_twice(levels: Levels, normal: Levels) -> torch.Tensor:
+    """The product of the levels, with the square of the deepest."""
+    return product(levels, normal) * levels[-1]
+
+
+def plain_sum(levels: Levels, normal: Levels) -> torch.Tensor:
+    """The sum of the levels."""
+    del normal
+    return levels.sum(dim=0)
 
 
 def sum_of_levels(levels: Levels, normal: Levels) -> torch.Tensor:
@@ -75,14 +87,15 @@ READINGS = {
     "as in the paper": Reading(),
     "smoothed 1": Reading(smoothing=1),
     "smoothed 2": Reading(smoothing=2),
-    "smoothed 4": Reading(smoothing=4),
     "top 0.1 %": Reading(top_share=0.001),
     "top 1 %": Reading(top_share=0.01),
-    "smoothed 1, top 1 %": Reading(smoothing=1, top_share=0.01),
     "by position": Reading(product_by_position),
-    "by position, smoothed 1": Reading(product_by_position, smoothing=1),
-    "sum of levels": Reading(sum_of_levels),
-    "sum of levels, smoothed 1": Reading(sum_of_levels, smoothing=1),
+    "deepest twice": Reading(deepest_twice),
+    "deepest twice, smoothed 1": Reading(deepest_twice, smoothing=1),
+    "sum": Reading(plain_sum),
+    "sum, smoothed 1": Reading(plain_sum, smoothing=1),
+    "sum, smoothed 2": Reading(plain_sum, smoothing=2),
+    "sum by spread, smoothed 1": Reading(sum_of_levels, smoothing=1),
     "sum by position, smoothed 1": Reading(sum_by_position, smoothing=1),
 }
 
@@ -130,19 +143,14 @@ def _levels(model: Any, loader: DataLoader[Any]) -> tuple[Levels, list[ImageBatc
 
 
 def _measure(maps: torch.Tensor, scores: torch.Tensor, batches: list[ImageBatch]) -> dict[str, float]:
-    metrics = dict(_metrics(has_masks=batches[0].gt_mask is not None))
-    start = 0
-    for batch in batches:
-        end = start + batch.batch_size
-        read = batch.update(in_place=False, anomaly_map=maps[start:end], pred_score=scores[start:end])
-        for metric in metrics.values():
-            metric.update(read)
-        start = end
-    return {name: float(metric.compute()) for name, metric in metrics.items()}
-
-
-def _metrics(*, has_masks: bool) -> Iterator[tuple[str, Any]]:
-    yield "image_AUROC", AUROC(fields=["pred_score", "gt_label"])
-    if has_masks:
-        yield "pixel_AUROC", AUROC(fields=["anomaly_map", "gt_mask"])
-        yield "AUPRO", AUPRO(fields=["anomaly_map", "gt_mask"])
+    labels: Any = [batch.gt_label for batch in batches]
+    metrics = {"image_AUROC": float(roc_auc_score(torch.cat(labels), scores))}
+    masks: Any = [batch.gt_mask for batch in batches if batch.gt_mask is not None]
+    if masks:
+        mask = torch.cat(masks)
+        metrics["pixel_AUROC"] = float(roc_auc_score(mask.flatten(), maps.flatten()))
+        batch = ImageBatch(image=maps.new_zeros(len(maps), 3, 1, 1), anomaly_map=maps, gt_mask=mask)
+        aupro: Any = AUPRO(fields=["anomaly_map", "gt_mask"])
+        aupro.update(batch)
+        metrics["AUPRO"] = float(aupro.compute())
+    return metrics
