@@ -15,7 +15,6 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from anomalib.models.components import AnomalibModule
@@ -27,11 +26,8 @@ from anomalib_stfpm.reproduction.run import STUDENT_CHECKPOINT
 
 from .latency import latencies
 from .readings import read_all
+from .tables import Runs, table
 from .variants import RECIPES, VARIANTS
-
-Runs = dict[str, list[dict[str, Any]]]
-
-METRICS = ("image_AUROC", "pixel_AUROC", "AUPRO")
 
 
 def train(name: str, make: Callable[[], AnomalibModule], category: str, arguments: argparse.Namespace) -> None:
@@ -56,18 +52,6 @@ def folder_of(name: str, category: str, arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def table(runs: Runs, latency: dict[str, float] | None = None) -> str:
-    """Write a row a variant: number of seeds, mean and standard deviation of metrics and seconds to train, latency."""
-    columns = ["", "seeds", *METRICS, "fit, s", *(["latency, ms"] if latency else [])]
-    rows = [columns, ["---"] * len(columns)]
-    for name, results in runs.items():
-        metrics = [_spread([result["metrics"].get(metric) for result in results]) for metric in METRICS]
-        rows.append([name, str(len(results)), *metrics, _spread([r.get("fit_seconds") for r in results], digits=0)])
-        if latency:
-            rows[-1].append(f"{latency[name]:.1f}")
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def _runs(folder: Path) -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = json.loads((folder / report.RESULTS_FILE).read_text(encoding="utf-8"))["runs"]
     return runs
@@ -76,14 +60,6 @@ def _runs(folder: Path) -> list[dict[str, Any]]:
 def _checkpoint(folder: Path) -> Path:
     """The trained model of the first seed."""
     return min(folder.rglob(STUDENT_CHECKPOINT))
-
-
-def _spread(values: list[float | None], digits: int = 4) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    spread = f" ({stdev(known):.{digits}f})" if len(known) > 1 else ""
-    return f"{mean(known):.{digits}f}{spread}"
 
 
 def main() -> None:

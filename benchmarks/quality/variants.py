@@ -50,12 +50,13 @@ class Turned(Stfpm):
         """Turn each picture of the batch anew, and compute the teacher's features, which are then never the same."""
         del args, kwargs
         images: Any = batch.image
-        images = torch.stack([_turned(image) for image in images])
+        images = torch.stack([turned(image) for image in images])
         loss: torch.Tensor = self.loss(self.model.teacher_pyramid(images), self.model.student_pyramid(images))
         return loss
 
 
-def _turned(image: torch.Tensor) -> torch.Tensor:
+def turned(image: torch.Tensor) -> torch.Tensor:
+    """Mirror and turn a picture of shape ``(3, H, W)`` at random, in one of eight ways."""
     quarters, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))
     image = torch.rot90(image, quarters, (-2, -1))
     return image.flip(-1) if mirrored else image
