@@ -49,13 +49,17 @@ def plain_sum(levels: Levels, normal: Levels) -> torch.Tensor:
 
 def sum_of_levels(levels: Levels, normal: Levels) -> torch.Tensor:
     """The sum of the levels, each less its mean and divided by its spread over normal pictures."""
-    mean, spread = normal.mean(dim=(1, 2, 3), keepdim=True), normal.std(dim=(1, 2, 3), keepdim=True)
-    return ((levels - mean) / spread).sum(dim=0)
+    return _standardised(levels, normal, (1, 2, 3)).sum(dim=0)
 
 
 def sum_by_position(levels: Levels, normal: Levels) -> torch.Tensor:
     """The sum of the levels, each less its mean and divided by its spread over normal pictures at the same position."""
-    return ((levels - normal.mean(dim=1, keepdim=True)) / normal.std(dim=1, keepdim=True)).sum(dim=0)
+    return _standardised(levels, normal, (1,)).sum(dim=0)
+
+
+def _standardised(levels: Levels, normal: Levels, dim: tuple[int, ...]) -> torch.Tensor:
+    spread = normal.std(dim=dim, keepdim=True, correction=0).clamp_min(1e-6)  # one picture alone has none
+    return (levels - normal.mean(dim=dim, keepdim=True)) / spread
 
 
 @dataclass(frozen=True)
