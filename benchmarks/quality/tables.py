@@ -3,6 +3,8 @@
 from statistics import mean, stdev
 from typing import Any
 
+from anomalib_stfpm.reproduction import report
+
 Runs = dict[str, list[dict[str, Any]]]  # by recipe, a result for each seed
 
 METRICS = ("image_AUROC", "pixel_AUROC", "AUPRO")
@@ -22,7 +24,5 @@ def table(runs: Runs, latency: dict[str, float] | None = None) -> str:
 
 def _spread(values: list[float | None], digits: int = 4) -> str:
     known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    spread = f" ({stdev(known):.{digits}f})" if len(known) > 1 else ""
-    return f"{mean(known):.{digits}f}{spread}"
+    spread = stdev(known) if len(known) > 1 else None
+    return report.with_spread(mean(known) if known else None, spread, digits)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,12 +69,8 @@ def _layers(backbone: str, strides: tuple[int, ...]) -> list[str]:
     return [by_stride[stride] for stride in strides]
 
 
-def _authors(backbone: str, teacher_weights: str) -> Stfpm:
-    return authors_stfpm(backbone=backbone, teacher_weights=teacher_weights)
-
-
-def _authors_exact(backbone: str, teacher_weights: str) -> Stfpm:
-    return authors_stfpm(backbone=backbone, teacher_weights=teacher_weights, exact_cache=True)
+def _authors(backbone: str, teacher_weights: str, **others: Any) -> Stfpm:  # noqa: ANN401
+    return authors_stfpm(backbone=backbone, teacher_weights=teacher_weights, **others)
 
 
 def _cycle(peak: float, **others: Any) -> dict[str, Any]:  # noqa: ANN401
@@ -82,7 +79,7 @@ def _cycle(peak: float, **others: Any) -> dict[str, Any]:  # noqa: ANN401
 
 RECIPES = {
     "original": Variant(_authors),
-    "original, features in 32 bits": Variant(_authors_exact),
+    "original, features in 32 bits": Variant(partial(_authors, exact_cache=True)),
     # one change at a time
     "batch 8": Variant(Changed(), 8),
     "cycle 1.6": Variant(Changed(_cycle(1.6))),

@@ -78,7 +78,7 @@ def markdown(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
     for row in rows:
         cells = [row["category"], " ".join(str(seed) for seed in row["seeds"])]
         for metric in METRICS:
-            cells.append(with_spread(row, metric))
+            cells.append(with_spread(row[metric], row[f"{metric}_std"]))
             if metric in compared:
                 cells.append(_figure(row[f"{metric}_published"]))
                 cells.append(_figure(row[f"{metric}_difference"], sign="+"))
@@ -88,22 +88,22 @@ def markdown(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_spread(row: Row, metric: str) -> str:
-    """Write a metric of a row as its mean and, where there are several seeds, the standard deviation in brackets.
+def with_spread(mean: float | None, spread: float | None, digits: int = 4) -> str:
+    """Write a mean and, where there are several seeds, the standard deviation in brackets.
 
     Args:
-        row: A row of :func:`table`.
-        metric: One of ``METRICS``.
+        mean: Mean over seeds.
+        spread: Standard deviation over seeds.
+        digits: Number of digits after the point.
 
     Returns:
-        The text; empty where there is no figure.
+        The text; empty where there is no mean.
     """
-    spread = row[f"{metric}_std"]
-    return _figure(row[metric]) + ("" if spread is None else f" ({spread:.4f})")
+    return _figure(mean, digits=digits) + ("" if spread is None else f" ({spread:.{digits}f})")
 
 
-def _figure(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.4f}"
+def _figure(value: float | None, sign: str = "", digits: int = 4) -> str:
+    return "" if value is None else f"{value:{sign}.{digits}f}"
 
 
 def write(folder: Path, results: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> list[Row]:
