@@ -65,7 +65,6 @@ class AnomalyMap(nn.Module):
         """
         height, width = image_size
         map_size = self.map_size or (height // 4, width // 4)
-        self._check_blur(map_size)
         distances = feature_distances(teacher_pyramid, student_pyramid, teacher_is_normalised=teacher_is_normalised)
         level_maps = [
             interpolate(distance.unsqueeze(1), size=map_size, mode="bilinear", align_corners=False)
@@ -75,16 +74,13 @@ class AnomalyMap(nn.Module):
         for level_map in level_maps[1:]:
             product = product * level_map
         if self.blur is not None:
+            _check_reach(self.blur, *map_size)
             product = self.blur(product)
         return interpolate(product, size=(height, width), mode="bilinear", align_corners=False)
 
-    def _check_blur(self, map_size: tuple[int, int]) -> None:
-        if self.blur is None:
-            return
-        reach = self.blur.height // 2
-        if reach >= min(map_size):
-            height, width = map_size
-            msg = (
-                f"map_smoothing reaches {reach} pixels far, which a map of {height} x {width} does not have: give less."
-            )
-            raise ValueError(msg)
+
+def _check_reach(blur: GaussianBlur2d, height: int, width: int) -> None:
+    reach = blur.height // 2
+    if reach >= min(height, width):
+        msg = f"map_smoothing reaches {reach} pixels far, which a map of {height} x {width} does not have: give less."
+        raise ValueError(msg)
