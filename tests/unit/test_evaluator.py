@@ -9,8 +9,7 @@ from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.metrics import AUPRO, AUROC
 from sklearn.metrics import roc_auc_score
 
-from anomalib_stfpm import RawEvaluator
-from anomalib_stfpm.evaluator import default_evaluator
+from anomalib_stfpm import RawEvaluator, Stfpm
 
 
 class Network(torch.nn.Module):
@@ -65,5 +64,5 @@ def evaluator_of_aupro() -> RawEvaluator:
 
 
 def test_the_default_is_anomalibs_metrics_and_aupro() -> None:
-    names = [metric.name for metric in default_evaluator().test_metrics]
+    names = [metric.name for metric in Stfpm.configure_evaluator().test_metrics]
     assert names == ["image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"]
