@@ -6,7 +6,8 @@ from typing import Any
 from anomalib.metrics import AUPRO, AUROC
 
 from anomalib_stfpm.evaluator import RawEvaluator
-from anomalib_stfpm.lightning_model import Stfpm
+from anomalib_stfpm.feature_pyramid import resolve_layers
+from anomalib_stfpm.lightning_model import PAPER_BACKBONE, Stfpm
 from anomalib_stfpm.published_pro import PublishedPRO
 
 AUTHORS_LEVEL_WEIGHT = 2.0
@@ -82,8 +83,7 @@ def authors_stfpm(**arguments: Any) -> Stfpm:  # noqa: ANN401
     Raises:
         ValueError: If an argument is not valid.
     """
-    model = Stfpm(**arguments, evaluator=evaluator(), visualizer=False)
-    if model.hparams["level_weights"] is not None:
-        return model
-    level_weights = [AUTHORS_LEVEL_WEIGHT] * len(model.hparams["layers"])
-    return Stfpm(**{**arguments, "level_weights": level_weights}, evaluator=evaluator(), visualizer=False)
+    if arguments.get("level_weights") is None:
+        layers = resolve_layers(arguments.get("backbone", PAPER_BACKBONE), arguments.get("layers"))
+        arguments["level_weights"] = [AUTHORS_LEVEL_WEIGHT] * len(layers)
+    return Stfpm(**arguments, evaluator=evaluator(), visualizer=False)
