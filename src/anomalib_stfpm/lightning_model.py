@@ -70,6 +70,8 @@ class Stfpm(AnomalibModule):
         map_size: Height and width in pixels at which the level maps are multiplied. ``None`` takes a quarter of the
             input.
         level_weights: Weight of each level in the loss, shallowest first. ``None`` weighs all with 1.
+        map_contrast: Power, less than 1, of the mean of a picture's map by which the map is divided: 0 leaves it
+            absolute; the more, the more the contrast within a picture counts.
         map_smoothing: Standard deviation of a Gaussian blur of the map, in pixels of ``map_size``; 0 for none.
         learning_rate: Learning rate of SGD; with ``schedule="one_cycle"`` its highest.
         schedule: ``"constant"``, or ``"one_cycle"``: the learning rate rises for three tenths of the training and then
@@ -92,8 +94,8 @@ class Stfpm(AnomalibModule):
         visualizer: Visualizer, or whether to use anomalib's default.
 
     Raises:
-        ValueError: If the backbone, a level, a size, a weight, the smoothing, the schedule, a constant of SGD or the
-            cache's budget is not valid.
+        ValueError: If the backbone, a level, a size, a weight, the contrast, the smoothing, the schedule, a constant of
+            SGD or the cache's budget is not valid.
 
     Example:
         >>> from anomalib.data import MVTecAD
@@ -116,6 +118,7 @@ class Stfpm(AnomalibModule):
         input_size: tuple[int, int] = PAPER_INPUT_SIZE,
         map_size: tuple[int, int] | None = None,
         level_weights: Sequence[float] | None = None,
+        map_contrast: float = 0.0,
         map_smoothing: float = 0.0,
         learning_rate: float = 0.4,
         schedule: str = CONSTANT,
@@ -158,7 +161,7 @@ class Stfpm(AnomalibModule):
         self.schedule = schedule
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.model = StfpmModel(backbone, layers, map_size, map_smoothing)
+        self.model = StfpmModel(backbone, layers, map_size, map_contrast, map_smoothing)
         self.loss = StfpmLoss(level_weights)
         self.feature_cache = feature_cache
         self._resumed_from: str | Path | None = None

@@ -24,10 +24,11 @@ class StfpmModel(nn.Module):
         backbone: Name of a timm model.
         layers: Levels by module name or index; ``None`` takes strides 4, 8 and 16.
         map_size: Height and width at which the level maps are multiplied; ``None`` takes a quarter of the image.
+        map_contrast: Power of the picture's mean by which the map is divided, less than 1.
         map_smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the map; 0 for none.
 
     Raises:
-        ValueError: If the backbone, a level, the map size or the smoothing is not valid.
+        ValueError: If the backbone, a level, the map size, the contrast or the smoothing is not valid.
     """
 
     teacher_is_loaded: torch.Tensor
@@ -37,13 +38,14 @@ class StfpmModel(nn.Module):
         backbone: str = "resnet18.tv_in1k",
         layers: Sequence[str | int] | None = None,
         map_size: tuple[int, int] | None = None,
+        map_contrast: float = 0.0,
         map_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
         self.tiler: Tiler | None = None  # set by anomalib's TilerConfigurationCallback
         self.teacher = FeaturePyramid(backbone, layers).requires_grad_(False).eval()
         self.student = FeaturePyramid(backbone, layers)
-        self.anomaly_map = AnomalyMap(map_size, map_smoothing)
+        self.anomaly_map = AnomalyMap(map_size, map_contrast, map_smoothing)
         self.register_buffer("teacher_is_loaded", torch.tensor(False))
 
     def train(self, mode: bool = True) -> "StfpmModel":

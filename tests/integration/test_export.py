@@ -1,6 +1,7 @@
 """Every backbone trains a step, exports, and predicts the same after export."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openvino
@@ -14,9 +15,9 @@ from tests.unit.test_feature_pyramid import BACKBONES
 pytestmark = pytest.mark.integration
 
 
-def trained_for_a_step(backbone: str, input_size: tuple[int, int] = (64, 64)) -> Stfpm:
+def trained_for_a_step(backbone: str, input_size: tuple[int, int] = (64, 64), **others: Any) -> Stfpm:  # noqa: ANN401
     torch.manual_seed(0)
-    model = Stfpm(backbone=backbone, input_size=input_size)
+    model = Stfpm(backbone=backbone, input_size=input_size, **others)
     model.model.load_teacher(random_weights(backbone))
     optimizer = model.configure_optimizers()
     before = model.loss(*model.model.train()(torch.rand(4, 3, *input_size)))
@@ -26,9 +27,14 @@ def trained_for_a_step(backbone: str, input_size: tuple[int, int] = (64, 64)) ->
     return model.eval()
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_openvino_agrees_with_torch(backbone: str, tmp_path: Path) -> None:
-    model = trained_for_a_step(backbone)
+MAPS: list[dict[str, Any]] = [{"map_contrast": 0.5}, {"map_smoothing": 1.0}]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "others"), [*((name, {}) for name in BACKBONES), *(("resnet18", others) for others in MAPS)]
+)
+def test_openvino_agrees_with_torch(backbone: str, others: dict[str, Any], tmp_path: Path) -> None:
+    model = trained_for_a_step(backbone, **others)
     pictures = torch.rand(2, 3, 80, 100)
     with torch.no_grad():
         expected = model(pictures)

@@ -30,6 +30,7 @@ def test_defaults_are_those_of_the_original() -> None:
         "input_size": (256, 256),
         "map_size": None,
         "level_weights": None,
+        "map_contrast": 0.0,
         "map_smoothing": 0.0,
         "learning_rate": 0.4,
         "schedule": "constant",
@@ -72,8 +73,9 @@ def test_a_pre_processor_of_the_users_is_kept() -> None:
     assert Stfpm(pre_processor=False).pre_processor is None
 
 
-def test_level_weights_map_size_and_smoothing_reach_loss_and_map() -> None:
-    model = Stfpm(layers=[1, 2], level_weights=[1, 2], map_size=(8, 8), map_smoothing=0.5)
+def test_arguments_of_loss_and_map_reach_them() -> None:
+    model = Stfpm(layers=[1, 2], level_weights=[1, 2], map_size=(8, 8), map_contrast=0.5, map_smoothing=0.5)
+    assert model.model.anomaly_map.contrast == 0.5
     assert isinstance(model.model.anomaly_map.blur, GaussianBlur2d)
     assert model.loss.level_weights.tolist() == [1, 2]
     assert model.model.anomaly_map.map_size == (8, 8)

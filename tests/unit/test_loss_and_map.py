@@ -63,13 +63,33 @@ def test_map_size_sets_where_levels_are_multiplied() -> None:
     np.testing.assert_allclose(actual.squeeze(1).numpy(), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("contrast", [0.5, 0.9])
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+def test_map_contrast_divides_by_a_power_of_each_pictures_mean(shapes: list[tuple[int, ...]], contrast: float) -> None:
+    teacher, student = pyramids(shapes, seed=0)
+    expected = reference.anomaly_map(as_numpy(teacher), as_numpy(student), (32, 48), (8, 12), contrast)
+    actual = AnomalyMap(contrast=contrast)(teacher, student, (32, 48))
+    np.testing.assert_allclose(actual.squeeze(1).numpy(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_picture_without_any_anomaly_has_no_contrast() -> None:
+    teacher, _ = pyramids(SHAPES["three levels"], seed=0)
+    assert AnomalyMap(contrast=0.9)([2**20 * level for level in teacher], teacher, (32, 48)).max() == 0
+
+
+@pytest.mark.parametrize("contrast", [-0.1, 1.0, float("nan")])
+def test_impossible_contrast_is_refused(contrast: float) -> None:
+    with pytest.raises(ValueError, match="map_contrast must be a power of at least 0 and less than 1"):
+        AnomalyMap(contrast=contrast)
+
+
 @pytest.mark.parametrize("smoothing", [0.5, 1.0, 1.7])
 def test_map_smoothing_blurs_the_product_before_it_is_enlarged(smoothing: float) -> None:
     teacher, student = pyramids(SHAPES["three levels"], seed=0)
     product = AnomalyMap((20, 24))(teacher, student, (20, 24)).squeeze(1).numpy()
     blurred = np.stack([gaussian_filter(each, smoothing, mode="mirror", truncate=4) for each in product])
     expected = np.stack([reference.resize(each, 40, 48) for each in blurred])
-    actual = AnomalyMap((20, 24), smoothing)(teacher, student, (40, 48))
+    actual = AnomalyMap((20, 24), smoothing=smoothing)(teacher, student, (40, 48))
     np.testing.assert_allclose(actual.squeeze(1).numpy(), expected, rtol=0, atol=1e-5)
 
 
