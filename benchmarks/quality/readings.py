@@ -68,17 +68,21 @@ class Reading:
 
     Args:
         combine: Makes one map of the levels.
+        contrast: Power of the mean of a picture's map by which it is divided.
         smoothing: Standard deviation of a Gaussian blur, in pixels of the map.
         top_share: The score is the mean of this share of the highest values; 0 takes the maximum.
     """
 
     combine: Callable[[Levels, Levels], torch.Tensor] = product
+    contrast: float = 0.0
     smoothing: float = 0.0
     top_share: float = 0.0
 
     def __call__(self, levels: Levels, normal: Levels, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make maps of shape ``(N, 1, H, W)`` and scores of shape ``(N,)``."""
         maps = self.combine(levels, normal).unsqueeze(1)
+        if self.contrast:
+            maps = maps / maps.mean(dim=(-2, -1), keepdim=True) ** self.contrast
         if self.smoothing:
             maps = GaussianBlur2d(self.smoothing)(maps)
         maps = interpolate(maps, size=size, mode="bilinear")
@@ -91,6 +95,9 @@ READINGS = {
     "as in the paper": Reading(),
     "smoothed 1": Reading(smoothing=1),
     "smoothed 2": Reading(smoothing=2),
+    "contrast 0.5": Reading(contrast=0.5),
+    "contrast 0.8": Reading(contrast=0.8),
+    "contrast 0.5, smoothed 1": Reading(contrast=0.5, smoothing=1),
     "top 0.1 %": Reading(top_share=0.001),
     "top 1 %": Reading(top_share=0.01),
     "by position": Reading(product_by_position),
@@ -98,7 +105,7 @@ READINGS = {
     "deepest twice, smoothed 1": Reading(deepest_twice, smoothing=1),
     "sum": Reading(plain_sum),
     "sum, smoothed 1": Reading(plain_sum, smoothing=1),
-    "sum, smoothed 2": Reading(plain_sum, smoothing=2),
+    "sum, contrast 0.5": Reading(plain_sum, contrast=0.5),
     "sum by spread, smoothed 1": Reading(sum_of_levels, smoothing=1),
     "sum by position, smoothed 1": Reading(sum_by_position, smoothing=1),
 }

@@ -77,9 +77,15 @@ def _cycle(peak: float, **others: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"schedule": "one_cycle", "learning_rate": peak, **others}
 
 
+def _tuned(peak: float) -> Changed:
+    return Changed(_cycle(peak, map_contrast=0.5), strides=(8, 16, 32))
+
+
 RECIPES = {
     "original": Variant(_authors),
     "original, features in 32 bits": Variant(partial(_authors, exact_cache=True)),
+    "tuned": Variant(_tuned(0.4), 8),
+    "tuned, peak 0.8": Variant(_tuned(0.8), 8),
     # one change at a time
     "batch 8": Variant(Changed(), 8),
     "cycle 1.6": Variant(Changed(_cycle(1.6))),

@@ -1,7 +1,11 @@
 """The recipes that the benchmark of quality trains are what their names say."""
 
-import torch
+from pathlib import Path
 
+import torch
+import yaml
+
+from anomalib_stfpm import Stfpm
 from benchmarks.quality.variants import RECIPES, Changed, turned
 
 
@@ -17,6 +21,14 @@ def test_recipes_that_change_nothing_but_their_batch_are_the_papers() -> None:
     recipe = RECIPES["batch 8"]
     assert isinstance(recipe.make, Changed)
     assert (recipe.make.arguments, recipe.make.strides, recipe.train_batch_size) == ({}, None, 8)
+
+
+def test_the_tuned_recipe_is_that_of_the_configuration() -> None:
+    path = Path(__file__).parents[2] / "configs" / "tuned.yaml"
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    arguments, recipe = config["model"]["init_args"], RECIPES["tuned"]
+    assert Stfpm(**arguments).hparams == recipe.make(arguments["backbone"], arguments["teacher_weights"]).hparams
+    assert config["data"]["init_args"]["train_batch_size"] == recipe.train_batch_size
 
 
 def test_strides_choose_the_levels() -> None:
