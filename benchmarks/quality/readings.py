@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
-from anomalib_stfpm import Stfpm
+from anomalib_stfpm import MapContrast, Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.feature_distance import feature_distances
 from anomalib_stfpm.reproduction.all_runs import CONFIGURATION_FILE
@@ -68,7 +68,7 @@ class Reading:
 
     Args:
         combine: Makes one map of the levels.
-        contrast: Power of the mean of a picture's map by which it is divided.
+        contrast: Power of the mean of a picture's map by which the map is divided, after the score is made.
         smoothing: Standard deviation of a Gaussian blur, in pixels of the map.
         top_share: The score is the mean of this share of the highest values; 0 takes the maximum.
     """
@@ -81,14 +81,12 @@ class Reading:
     def __call__(self, levels: Levels, normal: Levels, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make maps of shape ``(N, 1, H, W)`` and scores of shape ``(N,)``."""
         maps = self.combine(levels, normal).unsqueeze(1)
-        if self.contrast:
-            maps = maps / maps.mean(dim=(-2, -1), keepdim=True) ** self.contrast
         if self.smoothing:
             maps = GaussianBlur2d(self.smoothing)(maps)
         maps = interpolate(maps, size=size, mode="bilinear")
         values = maps.flatten(1)
         highest = values.topk(max(1, round(self.top_share * values.shape[1]))).values
-        return maps, highest.mean(dim=1)
+        return MapContrast(self.contrast)(maps), highest.mean(dim=1)
 
 
 READINGS = {

@@ -8,7 +8,7 @@ Reference:
     https://arxiv.org/abs/2103.04257
 """
 
-from .anomaly_map import AnomalyMap
+from .anomaly_map import AnomalyMap, MapContrast
 from .evaluator import RawEvaluator
 from .feature_pyramid import FeaturePyramid, available_levels
 from .lightning_model import Stfpm
@@ -21,6 +21,7 @@ from .torch_model import StfpmModel
 __all__ = [
     "AnomalyMap",
     "FeaturePyramid",
+    "MapContrast",
     "PublishedPRO",
     "RawEvaluator",
     "Stfpm",

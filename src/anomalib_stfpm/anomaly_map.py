@@ -19,34 +19,26 @@ class AnomalyMap(nn.Module):
     Args:
         map_size: Height and width at which the level maps are multiplied, in pixels. ``None`` takes a quarter of the
             image, as the original does.
-        contrast: Power of the mean of a picture's product by which the product is divided, at least 0 and less than 1.
-            0, as in the original, leaves it absolute. The more, the less it counts how well the student knows the
-            picture as a whole, and the more where in it the student fails.
         smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the product. 0, as in the
             original, leaves it as it is.
 
     Raises:
-        ValueError: If ``map_size`` is not positive, ``contrast`` negative or not less than 1, or ``smoothing`` negative
-            or not finite.
+        ValueError: If ``map_size`` is not positive, or ``smoothing`` negative or not finite.
 
     Shape:
         - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
         - Output: ``(N, 1, H, W)``.
     """
 
-    def __init__(self, map_size: tuple[int, int] | None = None, contrast: float = 0.0, smoothing: float = 0.0) -> None:
+    def __init__(self, map_size: tuple[int, int] | None = None, smoothing: float = 0.0) -> None:
         super().__init__()
         if map_size is not None and (len(map_size) != 2 or min(map_size) < 1):
             msg = f"map_size must be a positive height and width in pixels: got {map_size}."
-            raise ValueError(msg)
-        if not 0 <= contrast < 1:  # with 1 all pictures have the same mean, and no student errs less than another
-            msg = f"map_contrast must be a power of at least 0 and less than 1: got {contrast}."
             raise ValueError(msg)
         if not 0 <= smoothing < float("inf"):
             msg = f"map_smoothing must be a standard deviation in pixels, not negative: got {smoothing}."
             raise ValueError(msg)
         self.map_size = map_size
-        self.contrast = contrast
         self.blur = GaussianBlur2d(smoothing) if smoothing > 0 else None
 
     def forward(
@@ -81,13 +73,54 @@ class AnomalyMap(nn.Module):
         product = level_maps[0]
         for level_map in level_maps[1:]:
             product = product * level_map
-        if self.contrast > 0:
-            mean = product.mean(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(product.dtype).tiny)
-            product = product / mean**self.contrast
         if self.blur is not None:
             _check_reach(self.blur, *map_size)
             product = self.blur(product)
         return interpolate(product, size=(height, width), mode="bilinear", align_corners=False)
+
+
+class MapContrast(nn.Module):
+    """Divide the map of a picture by a power of its mean.
+
+    Where the student does not know a picture as a whole, its whole map is raised, and its normal pixels outrank the
+    defects of other pictures. The more contrast, the less that counts, and the more where in a picture the student
+    fails.
+
+    Args:
+        power: Power of the mean, at least 0 and less than 1. 0, as in the original, leaves maps as they are.
+
+    Raises:
+        ValueError: If the power is out of range.
+
+    Shape:
+        - Input: ``(N, 1, H, W)``, not negative.
+        - Output: ``(N, 1, H, W)``.
+
+    Example:
+        >>> MapContrast(0.5)(torch.tensor([[[[1.0, 7.0]]], [[[4.0, 28.0]]]])).flatten()
+        tensor([0.5000, 3.5000, 1.0000, 7.0000])
+    """
+
+    def __init__(self, power: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= power < 1:  # with 1 all pictures have the same mean, and no student errs less than another
+            msg = f"map_contrast must be a power of at least 0 and less than 1: got {power}."
+            raise ValueError(msg)
+        self.power = power
+
+    def forward(self, anomaly_map: torch.Tensor) -> torch.Tensor:
+        """Change the contrast of maps.
+
+        Args:
+            anomaly_map: Maps of shape ``(N, 1, H, W)``.
+
+        Returns:
+            Maps of the same shape.
+        """
+        if self.power == 0:
+            return anomaly_map
+        mean = anomaly_map.mean(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(anomaly_map.dtype).tiny)
+        return anomaly_map / mean**self.power
 
 
 def _check_reach(blur: GaussianBlur2d, height: int, width: int) -> None:

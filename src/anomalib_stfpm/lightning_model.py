@@ -70,8 +70,8 @@ class Stfpm(AnomalibModule):
         map_size: Height and width in pixels at which the level maps are multiplied. ``None`` takes a quarter of the
             input.
         level_weights: Weight of each level in the loss, shallowest first. ``None`` weighs all with 1.
-        map_contrast: Power, less than 1, of the mean of a picture's map by which the map is divided: 0 leaves it
-            absolute; the more, the more the contrast within a picture counts.
+        map_contrast: Power, less than 1, of the mean of a picture's map by which the map, but not the score, is
+            divided: the more, the more the contrast within a picture counts.
         map_smoothing: Standard deviation of a Gaussian blur of the map, in pixels of ``map_size``; 0 for none.
         learning_rate: Learning rate of SGD; with ``schedule="one_cycle"`` its highest.
         schedule: ``"constant"``, or ``"one_cycle"``: the learning rate rises for three tenths of the training and then

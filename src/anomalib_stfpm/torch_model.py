@@ -7,7 +7,7 @@ from anomalib.data import InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 from torch import nn
 
-from .anomaly_map import AnomalyMap
+from .anomaly_map import AnomalyMap, MapContrast
 from .feature_pyramid import FeaturePyramid
 
 Pyramids = tuple[list[torch.Tensor], list[torch.Tensor]]
@@ -24,7 +24,7 @@ class StfpmModel(nn.Module):
         backbone: Name of a timm model.
         layers: Levels by module name or index; ``None`` takes strides 4, 8 and 16.
         map_size: Height and width at which the level maps are multiplied; ``None`` takes a quarter of the image.
-        map_contrast: Power of the picture's mean by which the map is divided, less than 1.
+        map_contrast: Power of the picture's mean by which its map, but not its score, is divided; less than 1.
         map_smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the map; 0 for none.
 
     Raises:
@@ -45,7 +45,8 @@ class StfpmModel(nn.Module):
         self.tiler: Tiler | None = None  # set by anomalib's TilerConfigurationCallback
         self.teacher = FeaturePyramid(backbone, layers).requires_grad_(False).eval()
         self.student = FeaturePyramid(backbone, layers)
-        self.anomaly_map = AnomalyMap(map_size, map_contrast, map_smoothing)
+        self.anomaly_map = AnomalyMap(map_size, map_smoothing)
+        self.map_contrast = MapContrast(map_contrast)
         self.register_buffer("teacher_is_loaded", torch.tensor(False))
 
     def train(self, mode: bool = True) -> "StfpmModel":
@@ -119,12 +120,12 @@ class StfpmModel(nn.Module):
 
         Returns:
             An ``InferenceBatch`` with ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``pred_score`` of shape ``(N, 1)``,
-            the maximum of the map.
+            the maximum of the map before its contrast is changed.
         """
-        anomaly_map = self.anomaly_map(
+        absolute = self.anomaly_map(
             teacher_pyramid, student_pyramid, image_size, teacher_is_normalised=teacher_is_normalised
         )
-        return InferenceBatch(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map)
+        return InferenceBatch(pred_score=absolute.amax(dim=(-2, -1)), anomaly_map=self.map_contrast(absolute))
 
     def forward(self, images: torch.Tensor) -> Pyramids | InferenceBatch:
         """Compute the pyramids while training, the anomaly map and score otherwise.

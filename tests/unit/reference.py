@@ -45,15 +45,14 @@ def anomaly_map(
     student_pyramid: list[Array],
     image_size: tuple[int, int],
     map_size: tuple[int, int],
-    contrast: float = 0.0,
 ) -> Array:
-    """Product of the level maps at map_size, over a power of its mean, resized once to image_size: (N, H, W)."""
+    """Product of the level maps at map_size, resized once to image_size: (N, H, W)."""
     maps = []
     for n in range(len(teacher_pyramid[0])):
         product = np.ones(map_size)
         for teacher, student in zip(teacher_pyramid, student_pyramid, strict=True):
             product *= resize(squared_distance(teacher, student)[n], *map_size)
-        maps.append(resize(product / np.mean(product) ** contrast, *image_size))
+        maps.append(resize(product, *image_size))
     return np.stack(maps)
 
 

@@ -75,7 +75,7 @@ def test_a_pre_processor_of_the_users_is_kept() -> None:
 
 def test_arguments_of_loss_and_map_reach_them() -> None:
     model = Stfpm(layers=[1, 2], level_weights=[1, 2], map_size=(8, 8), map_contrast=0.5, map_smoothing=0.5)
-    assert model.model.anomaly_map.contrast == 0.5
+    assert model.model.map_contrast.power == 0.5
     assert isinstance(model.model.anomaly_map.blur, GaussianBlur2d)
     assert model.loss.level_weights.tolist() == [1, 2]
     assert model.model.anomaly_map.map_size == (8, 8)

@@ -5,7 +5,7 @@ import torch
 from anomalib.data import InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 
-from anomalib_stfpm import StfpmLoss, StfpmModel
+from anomalib_stfpm import MapContrast, StfpmLoss, StfpmModel
 from tests.conftest import random_weights
 
 
@@ -47,6 +47,16 @@ def test_training_gives_pyramids_and_eval_gives_map_and_its_maximum(model: Stfpm
     assert isinstance(prediction, InferenceBatch)
     assert prediction.anomaly_map.shape == (2, 1, 64, 96)
     torch.testing.assert_close(prediction.pred_score, prediction.anomaly_map.amax(dim=(-2, -1)))
+
+
+def test_contrast_changes_maps_and_no_score(model: StfpmModel) -> None:
+    images = torch.rand(2, 3, 64, 96)
+    absolute = model.eval()(images)
+    model.map_contrast = MapContrast(0.5)
+    prediction = model(images)
+    torch.testing.assert_close(prediction.pred_score, absolute.pred_score)
+    torch.testing.assert_close(prediction.anomaly_map, MapContrast(0.5)(absolute.anomaly_map))
+    assert not torch.equal(prediction.anomaly_map, absolute.anomaly_map)
 
 
 def test_a_student_with_the_teachers_weights_finds_no_anomaly(model: StfpmModel) -> None:
