@@ -41,10 +41,7 @@ def resize(picture: Array, height: int, width: int) -> Array:
 
 
 def anomaly_map(
-    teacher_pyramid: list[Array],
-    student_pyramid: list[Array],
-    image_size: tuple[int, int],
-    map_size: tuple[int, int],
+    teacher_pyramid: list[Array], student_pyramid: list[Array], image_size: tuple[int, int], map_size: tuple[int, int]
 ) -> Array:
     """Product of the level maps at map_size, resized once to image_size: (N, H, W)."""
     maps = []
