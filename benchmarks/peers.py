@@ -51,11 +51,10 @@ def padim(backbone: str, teacher_weights: str) -> AnomalibModule:
 
 def patchcore(backbone: str, teacher_weights: str) -> AnomalibModule:
     """Make anomalib's PatchCore, on the last two levels as by its own default."""
-    common = _common(backbone)
+    arguments = _common(backbone)
+    arguments["layers"] = arguments["layers"][-2:]
     with without_weights():
-        model = anomalib.models.Patchcore(
-            coreset_sampling_ratio=PATCHCORE_SHARE, **{**common, "layers": common["layers"][-2:]}
-        )
+        model = anomalib.models.Patchcore(coreset_sampling_ratio=PATCHCORE_SHARE, **arguments)
     return _with_weights(model, model.model.feature_extractor, backbone, teacher_weights)
 
 
