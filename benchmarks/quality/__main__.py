@@ -19,10 +19,10 @@ from typing import Any
 
 from anomalib.models.components import AnomalibModule
 
-from anomalib_stfpm import files
 from anomalib_stfpm.data import texture_demo
 from anomalib_stfpm.reproduction import Protocol, report, reproduce
 from anomalib_stfpm.reproduction.run import STUDENT_CHECKPOINT
+from anomalib_stfpm_deploy import files
 
 from .latency import latencies
 from .readings import read_all
@@ -89,16 +89,16 @@ def main() -> None:
         folders = {name: folder_of(name, category, arguments) for name in VARIANTS}
         trained = {name: folder for name, folder in folders.items() if (folder / report.RESULTS_FILE).is_file()}
         runs: Runs = {name: _runs(folder) for name, folder in trained.items()}
-        latency = None
+        record[category] = {"runs": runs}
         if arguments.latency:
-            latency = latencies({name: (make[name], _checkpoint(folder)) for name, folder in trained.items()})
-            record[f"{category}, latency"] = latency
-        record[category] = runs
-        print(f"\n{category}, {arguments.epochs} epochs\n\n{table(runs, latency)}")
+            record[category]["latency"] = latencies(
+                {name: (make[name], _checkpoint(folder)) for name, folder in trained.items()}
+            )
+        print(f"\n{category}, {arguments.epochs} epochs\n\n{table(runs, record[category].get('latency'))}")
         if arguments.readings:
             for name in [name for name in arguments.variants if name in RECIPES]:
                 readings = read_all(folder_of(name, category, arguments), category)
-                record.setdefault(f"{category}, readings", {})[name] = readings
+                record[category].setdefault("readings", {})[name] = readings
                 print(f"\n{category}, {arguments.epochs} epochs, readings of {name}\n\n{table(readings)}")
     files.write_text(arguments.output / f"{arguments.epochs}_epochs.json", json.dumps(record, indent=2) + "\n")
 

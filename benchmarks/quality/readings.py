@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO
-from anomalib.models.components import GaussianBlur2d
 from sklearn.metrics import roc_auc_score
-from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
-from anomalib_stfpm import MapContrast, Stfpm
+from anomalib_stfpm import MapContrast, MapSmoothing, Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.feature_distance import feature_distances
 from anomalib_stfpm.reproduction.all_runs import CONFIGURATION_FILE
 from anomalib_stfpm.reproduction.run import RESULT_FILE, STUDENT_CHECKPOINT
+from anomalib_stfpm.resize import enlarge
 
 Levels = torch.Tensor  # (levels, pictures, height, width): the level maps, all resized to one size
 
@@ -68,8 +67,8 @@ class Reading:
 
     Args:
         combine: Makes one map of the levels.
-        contrast: Power of the mean of a picture's map by which the map is divided, after the score is made.
-        smoothing: Standard deviation of a Gaussian blur, in pixels of the map.
+        contrast: Power of the mean of a picture's map by which the map, but not the score, is divided.
+        smoothing: Standard deviation of a Gaussian blur of the map, but not of the score, in pixels of the map.
         top_share: The score is the mean of this share of the highest values; 0 takes the maximum.
     """
 
@@ -81,12 +80,10 @@ class Reading:
     def __call__(self, levels: Levels, normal: Levels, size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         """Make maps of shape ``(N, 1, H, W)`` and scores of shape ``(N,)``."""
         maps = self.combine(levels, normal).unsqueeze(1)
-        if self.smoothing:
-            maps = GaussianBlur2d(self.smoothing)(maps)
-        maps = interpolate(maps, size=size, mode="bilinear")
-        values = maps.flatten(1)
+        values = enlarge(maps, size).flatten(1)
         highest = values.topk(max(1, round(self.top_share * values.shape[1]))).values
-        return MapContrast(self.contrast)(maps), highest.mean(dim=1)
+        shown = MapContrast(self.contrast)(MapSmoothing(self.smoothing)(maps))
+        return enlarge(shown, size), highest.mean(dim=1)
 
 
 READINGS = {
@@ -145,8 +142,8 @@ def _levels(model: Any, loader: DataLoader[Any]) -> tuple[Levels, list[ImageBatc
     for batch in loader:
         images = model.pre_processor(batch.image)
         distances = feature_distances(model.model.teacher_pyramid(images), model.model.student_pyramid(images))
-        size = [length // 4 for length in images.shape[-2:]]
-        levels.append(torch.stack([interpolate(d.unsqueeze(1), size=size, mode="bilinear")[:, 0] for d in distances]))
+        size = (images.shape[-2] // 4, images.shape[-1] // 4)
+        levels.append(torch.stack([enlarge(d.unsqueeze(1), size)[:, 0] for d in distances]))
         batches.append(batch)
     return torch.cat(levels, dim=1), batches
 

@@ -78,7 +78,7 @@ def _cycle(peak: float, **others: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def _tuned(peak: float) -> Changed:
-    return Changed(_cycle(peak, map_contrast=0.5), strides=(4, 8, 16, 32))
+    return Changed(_cycle(peak, map_contrast=0.5, map_smoothing=1.0), strides=(4, 8, 16, 32))
 
 
 RECIPES = {

@@ -8,7 +8,7 @@ Reference:
     https://arxiv.org/abs/2103.04257
 """
 
-from .anomaly_map import AnomalyMap, MapContrast
+from .anomaly_map import AnomalyMap, MapContrast, MapSmoothing
 from .evaluator import RawEvaluator
 from .feature_pyramid import FeaturePyramid, available_levels
 from .lightning_model import Stfpm
@@ -22,6 +22,7 @@ __all__ = [
     "AnomalyMap",
     "FeaturePyramid",
     "MapContrast",
+    "MapSmoothing",
     "PublishedPRO",
     "RawEvaluator",
     "Stfpm",

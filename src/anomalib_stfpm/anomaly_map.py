@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from anomalib.models.components import GaussianBlur2d
 from torch import nn
-from torch.nn.functional import interpolate
 
 from .feature_distance import feature_distances
+from .resize import enlarge
 
 
 class AnomalyMap(nn.Module):
@@ -19,27 +19,21 @@ class AnomalyMap(nn.Module):
     Args:
         map_size: Height and width at which the level maps are multiplied, in pixels. ``None`` takes a quarter of the
             image, as the original does.
-        smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the product. 0, as in the
-            original, leaves it as it is.
 
     Raises:
-        ValueError: If ``map_size`` is not positive, or ``smoothing`` negative or not finite.
+        ValueError: If ``map_size`` is not positive.
 
     Shape:
         - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
         - Output: ``(N, 1, H, W)``.
     """
 
-    def __init__(self, map_size: tuple[int, int] | None = None, smoothing: float = 0.0) -> None:
+    def __init__(self, map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
         if map_size is not None and (len(map_size) != 2 or min(map_size) < 1):
             msg = f"map_size must be a positive height and width in pixels: got {map_size}."
             raise ValueError(msg)
-        if not 0 <= smoothing < float("inf"):
-            msg = f"map_smoothing must be a standard deviation in pixels, not negative: got {smoothing}."
-            raise ValueError(msg)
         self.map_size = map_size
-        self.blur = GaussianBlur2d(smoothing) if smoothing > 0 else None
 
     def forward(
         self,
@@ -61,22 +55,84 @@ class AnomalyMap(nn.Module):
             Anomaly maps of shape ``(N, 1, H, W)``; higher is more anomalous.
 
         Raises:
-            ValueError: If the pyramids do not match each other, or the blur is wider than the map.
+            ValueError: If the pyramids do not match each other.
+        """
+        product = self.product(
+            teacher_pyramid, student_pyramid, image_size, teacher_is_normalised=teacher_is_normalised
+        )
+        return enlarge(product, image_size)
+
+    def product(
+        self,
+        teacher_pyramid: Sequence[torch.Tensor],
+        student_pyramid: Sequence[torch.Tensor],
+        image_size: tuple[int, int] | torch.Size,
+        *,
+        teacher_is_normalised: bool = False,
+    ) -> torch.Tensor:
+        """Compute the anomaly maps of a batch before they are resized to the images.
+
+        Args:
+            teacher_pyramid: See :meth:`forward`.
+            student_pyramid: See :meth:`forward`.
+            image_size: See :meth:`forward`.
+            teacher_is_normalised: See :meth:`forward`.
+
+        Returns:
+            Products of the level maps, of shape ``(N, 1, *map_size)``.
+
+        Raises:
+            ValueError: If the pyramids do not match each other.
         """
         height, width = image_size
         map_size = self.map_size or (height // 4, width // 4)
         distances = feature_distances(teacher_pyramid, student_pyramid, teacher_is_normalised=teacher_is_normalised)
-        level_maps = [
-            interpolate(distance.unsqueeze(1), size=map_size, mode="bilinear", align_corners=False)
-            for distance in distances
-        ]
+        level_maps = [enlarge(distance.unsqueeze(1), map_size) for distance in distances]
         product = level_maps[0]
         for level_map in level_maps[1:]:
             product = product * level_map
-        if self.blur is not None:
-            _check_reach(self.blur, *map_size)
-            product = self.blur(product)
-        return interpolate(product, size=(height, width), mode="bilinear", align_corners=False)
+        return product
+
+
+class MapSmoothing(nn.Module):
+    """Blur maps, before they are resized to the images.
+
+    Args:
+        deviation: Standard deviation of a Gaussian, in pixels of the map. 0, as in the original, leaves maps as they
+            are.
+
+    Raises:
+        ValueError: If the standard deviation is negative or not finite.
+
+    Shape:
+        - Input: ``(N, 1, H, W)``.
+        - Output: ``(N, 1, H, W)``.
+    """
+
+    def __init__(self, deviation: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= deviation < float("inf"):
+            msg = f"map_smoothing must be a standard deviation in pixels, not negative: got {deviation}."
+            raise ValueError(msg)
+        self.blur = GaussianBlur2d(deviation) if deviation > 0 else None
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Blur maps.
+
+        Args:
+            maps: Maps of shape ``(N, 1, H, W)``.
+
+        Returns:
+            Maps of the same shape.
+
+        Raises:
+            ValueError: If the blur is wider than the map.
+        """
+        if self.blur is None:
+            return maps
+        _check_reach(self.blur, *maps.shape[-2:])
+        blurred: torch.Tensor = self.blur(maps)
+        return blurred
 
 
 class MapContrast(nn.Module):

@@ -7,8 +7,9 @@ from anomalib.data import InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 from torch import nn
 
-from .anomaly_map import AnomalyMap, MapContrast
+from .anomaly_map import AnomalyMap, MapContrast, MapSmoothing
 from .feature_pyramid import FeaturePyramid
+from .resize import enlarge
 
 Pyramids = tuple[list[torch.Tensor], list[torch.Tensor]]
 
@@ -25,7 +26,7 @@ class StfpmModel(nn.Module):
         layers: Levels by module name or index; ``None`` takes strides 4, 8 and 16.
         map_size: Height and width at which the level maps are multiplied; ``None`` takes a quarter of the image.
         map_contrast: Power of the picture's mean by which its map, but not its score, is divided; less than 1.
-        map_smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the map; 0 for none.
+        map_smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the map, but not its score.
 
     Raises:
         ValueError: If the backbone, a level, the map size, the contrast or the smoothing is not valid.
@@ -45,7 +46,8 @@ class StfpmModel(nn.Module):
         self.tiler: Tiler | None = None  # set by anomalib's TilerConfigurationCallback
         self.teacher = FeaturePyramid(backbone, layers).requires_grad_(False).eval()
         self.student = FeaturePyramid(backbone, layers)
-        self.anomaly_map = AnomalyMap(map_size, map_smoothing)
+        self.anomaly_map = AnomalyMap(map_size)
+        self.map_smoothing = MapSmoothing(map_smoothing)
         self.map_contrast = MapContrast(map_contrast)
         self.register_buffer("teacher_is_loaded", torch.tensor(False))
 
@@ -120,12 +122,17 @@ class StfpmModel(nn.Module):
 
         Returns:
             An ``InferenceBatch`` with ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``pred_score`` of shape ``(N, 1)``,
-            the maximum of the map before its contrast is changed.
+            the maximum of the map before it is smoothed and its contrast changed.
         """
-        absolute = self.anomaly_map(
+        product = self.anomaly_map.product(
             teacher_pyramid, student_pyramid, image_size, teacher_is_normalised=teacher_is_normalised
         )
-        return InferenceBatch(pred_score=absolute.amax(dim=(-2, -1)), anomaly_map=self.map_contrast(absolute))
+        anomaly_map = enlarge(product, image_size)
+        pred_score = anomaly_map.amax(dim=(-2, -1))
+        shown = self.map_contrast(self.map_smoothing(product))
+        if shown is not product:
+            anomaly_map = enlarge(shown, image_size)
+        return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
 
     def forward(self, images: torch.Tensor) -> Pyramids | InferenceBatch:
         """Compute the pyramids while training, the anomaly map and score otherwise.

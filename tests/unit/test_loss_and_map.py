@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from anomalib_stfpm import AnomalyMap, MapContrast, StfpmLoss
+from anomalib_stfpm import AnomalyMap, MapContrast, MapSmoothing, StfpmLoss
 
 from . import reference
 
@@ -81,25 +81,27 @@ def test_impossible_contrast_is_refused(power: float) -> None:
         MapContrast(power)
 
 
-@pytest.mark.parametrize("smoothing", [0.5, 1.0, 1.7])
-def test_map_smoothing_blurs_the_product_before_it_is_enlarged(smoothing: float) -> None:
-    teacher, student = pyramids(SHAPES["three levels"], seed=0)
-    product = AnomalyMap((20, 24))(teacher, student, (20, 24)).squeeze(1).numpy()
-    blurred = np.stack([gaussian_filter(each, smoothing, mode="mirror", truncate=4) for each in product])
-    expected = np.stack([reference.resize(each, 40, 48) for each in blurred])
-    actual = AnomalyMap((20, 24), smoothing=smoothing)(teacher, student, (40, 48))
-    np.testing.assert_allclose(actual.squeeze(1).numpy(), expected, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("deviation", [0.5, 1.0, 1.7])
+def test_smoothing_is_a_gaussian_blur(deviation: float) -> None:
+    maps = torch.rand(3, 1, 20, 24)
+    expected = np.stack([gaussian_filter(each, deviation, mode="mirror", truncate=4) for each in maps[:, 0].numpy()])
+    np.testing.assert_allclose(MapSmoothing(deviation)(maps)[:, 0], expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("smoothing", [-1.0, float("nan"), float("inf")])
-def test_impossible_smoothing_is_refused(smoothing: float) -> None:
+def test_no_smoothing_leaves_maps_as_they_are() -> None:
+    maps = torch.rand(3, 1, 20, 24)
+    assert MapSmoothing()(maps) is maps
+
+
+@pytest.mark.parametrize("deviation", [-1.0, float("nan"), float("inf")])
+def test_impossible_smoothing_is_refused(deviation: float) -> None:
     with pytest.raises(ValueError, match="map_smoothing must be a standard deviation in pixels, not negative"):
-        AnomalyMap(smoothing=smoothing)
+        MapSmoothing(deviation)
 
 
 def test_smoothing_wider_than_the_map_is_refused() -> None:
     with pytest.raises(ValueError, match="map_smoothing reaches 8 pixels far, which a map of 8 x 12 does not have"):
-        AnomalyMap(smoothing=2.0)(*pyramids(SHAPES["three levels"], seed=0), (32, 48))
+        MapSmoothing(2.0)(torch.rand(1, 1, 8, 12))
 
 
 def test_loss_does_not_grow_with_the_batch() -> None:

@@ -5,7 +5,8 @@ import torch
 from anomalib.data import InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 
-from anomalib_stfpm import MapContrast, StfpmLoss, StfpmModel
+from anomalib_stfpm import MapContrast, MapSmoothing, StfpmLoss, StfpmModel
+from anomalib_stfpm.resize import enlarge
 from tests.conftest import random_weights
 
 
@@ -49,14 +50,17 @@ def test_training_gives_pyramids_and_eval_gives_map_and_its_maximum(model: Stfpm
     torch.testing.assert_close(prediction.pred_score, prediction.anomaly_map.amax(dim=(-2, -1)))
 
 
-def test_contrast_changes_maps_and_no_score(model: StfpmModel) -> None:
+def test_smoothing_and_contrast_change_maps_and_no_score(model: StfpmModel) -> None:
     images = torch.rand(2, 3, 64, 96)
-    absolute = model.eval()(images)
-    model.map_contrast = MapContrast(0.5)
-    prediction = model(images)
-    torch.testing.assert_close(prediction.pred_score, absolute.pred_score)
-    torch.testing.assert_close(prediction.anomaly_map, MapContrast(0.5)(absolute.anomaly_map))
-    assert not torch.equal(prediction.anomaly_map, absolute.anomaly_map)
+    paper = model.eval()(images)
+    changed = StfpmModel("resnet18", ["layer1", "layer2"], map_smoothing=1.0, map_contrast=0.5).eval()
+    changed.load_state_dict(model.state_dict(), strict=False)
+    prediction = changed(images)
+    assert torch.equal(prediction.pred_score, paper.pred_score)
+    product = model.anomaly_map.product(model.teacher_pyramid(images), model.student_pyramid(images), (64, 96))
+    expected = enlarge(MapContrast(0.5)(MapSmoothing(1.0)(product)), (64, 96))
+    torch.testing.assert_close(prediction.anomaly_map, expected)
+    assert not torch.allclose(prediction.anomaly_map, paper.anomaly_map, rtol=0.01)
 
 
 def test_a_student_with_the_teachers_weights_finds_no_anomaly(model: StfpmModel) -> None:
