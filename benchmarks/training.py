@@ -39,7 +39,7 @@ from torchvision.transforms.v2.functional import resize
 
 from anomalib_stfpm import Stfpm, environment
 from anomalib_stfpm.data import MVTecLayout
-from anomalib_stfpm.files import write_text
+from anomalib_stfpm_deploy.files import write_text
 
 from .peers import without_weights
 

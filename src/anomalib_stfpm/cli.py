@@ -7,6 +7,8 @@ from types import ModuleType
 
 from anomalib.cli.cli import main as anomalib_main
 
+from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
+
 from . import data  # noqa: F401  registers the datamodules
 from .registry import honour_seed
 from .verbs import import_checkpoint, reproduce
@@ -37,7 +39,7 @@ def main() -> None:
 
 def _print_verbs() -> None:
     print("Verbs of anomalib-stfpm, each with a --help:\n")
-    for name, verb in VERBS.items():
+    for name, verb in {**VERBS, **DEPLOYMENT_VERBS}.items():
         print(f"  {name:20}{(verb.__doc__ or '').partition(': ')[2].splitlines()[0]}")
     print("\nAll others are anomalib's:\n", flush=True)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from anomalib_stfpm_deploy.machine import processor
+
 PACKAGES = ("anomalib-stfpm", "anomalib", "torch", "torchvision", "lightning", "timm", "torchmetrics", "openvino")
 
 
@@ -27,20 +29,11 @@ def describe() -> dict[str, Any]:
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "git_revision": _git_revision(),
     }
-
-
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _git_revision() -> str | None:

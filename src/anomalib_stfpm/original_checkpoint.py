@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from . import files, teacher_weights
+from anomalib_stfpm_deploy import files
+
+from . import teacher_weights
 from .lightning_model import PAPER_BACKBONE, Stfpm
 
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}

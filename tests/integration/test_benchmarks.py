@@ -44,13 +44,27 @@ def test_recipes_peers_and_readings_are_measured_alike(
         "--readings", "--latency", "--output", tmp_path / "results",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
-    record = json.loads((tmp_path / "results" / "1_epochs.json").read_text(encoding="utf-8"))
-    assert list(record["part"]) == variants
-    assert list(record["part, readings"]) == variants[:1]
-    assert list(record["part, latency"]) == variants
-    for name, results in record["part"].items():
+    part = json.loads((tmp_path / "results" / "1_epochs.json").read_text(encoding="utf-8"))["part"]
+    assert list(part["readings"]) == variants[:1]
+    assert list(part["runs"]) == list(part["latency"]) == variants
+    for name, results in part["runs"].items():
         values = [result["metrics"]["image_AUROC"] for result in results]
         assert f"| {name} | 2 | {mean(values):.4f} ({stdev(values):.4f}) |" in done.stdout
         for metric in ("image_AUROC", "pixel_AUROC", "AUPRO"):
-            (read_again, _) = record["part, readings"].get(name, {"as in the paper": results})["as in the paper"]
+            (read_again, _) = part["readings"].get(name, {"as in the paper": results})["as in the paper"]
             assert read_again["metrics"][metric] == pytest.approx(results[0]["metrics"][metric], abs=1e-4)
+
+
+def test_exported_models_are_timed_and_infer_is_watched(write_category: CategoryWriter, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "benchmarks.deployment", "--root", write_category("part"), "--category", "part",
+        "--pictures", "6", "--size", "80", "--rounds", "1", "--seconds", "0.1", "--output", tmp_path / "results",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    record = json.loads((tmp_path / "results" / "deployment.json").read_text(encoding="utf-8"))
+    assert {timing["model"] for timing in record["timings"]} == {"anomalib's", "ours", "ours, INT8"}
+    peer, ours = (next(t for t in record["timings"] if t["model"] == name) for name in ("anomalib's", "ours"))
+    assert f"| ours | f32 | {ours['median_ms']:.2f} | {ours['median_ms'] / peer['median_ms']:.3f} |" in done.stdout
+    for run in record["end_to_end"]:
+        assert run["pictures"] == 6
+        assert f"| {run['share_of_network']:.2f} | {run['settled_bytes'] / 1e6:.0f} |" in done.stdout

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_stfpm import files
+from anomalib_stfpm_deploy import files
 
 
 def test_a_file_appears_with_all_of_its_text_and_ordinary_rights(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from anomalib_stfpm import files, teacher_weights
+from anomalib_stfpm import teacher_weights
 from anomalib_stfpm.lightning_model import Stfpm
+from anomalib_stfpm_deploy import files
 
 from . import category as pictures
 from . import report

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from anomalib_stfpm import files
+from anomalib_stfpm_deploy import files
 
 from .published import PUBLISHED, PublishedResult
 

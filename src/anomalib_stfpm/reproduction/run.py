@@ -17,9 +17,10 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from anomalib_stfpm import environment, files
+from anomalib_stfpm import environment
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.student_selection import VAL_ERROR, StudentSelection
+from anomalib_stfpm_deploy import files
 
 from .protocol import Protocol
 

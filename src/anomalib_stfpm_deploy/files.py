@@ -8,11 +8,12 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside a file, which replaces the file when the block ends without an error.
 
     Args:
         path: The file to write. Its folder is made if it is missing.
+        durable: Whether the file must outlast a power cut from then on. That takes the time of a disk.
 
     Yields:
         The path to write to. It is removed if the block raises, and ``path`` is left as it was.
@@ -36,8 +37,9 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         msg = f"'{path}' cannot be written ({error.strerror or error})."
@@ -57,8 +59,22 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: If the file cannot be written.
     """
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write a file, whole or not at all.
+
+    Args:
+        path: The file to write.
+        data: What to write.
+        durable: See :func:`replacing`.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
 
 
 def _umask() -> int:

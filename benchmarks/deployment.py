@@ -1,0 +1,196 @@
+"""Time exported models, and how much of the network's speed is left from JPEG files to PNG and CSV files.
+
+This package's Stfpm and anomalib's are exported with OpenVINO, each by its own export, and timed in turns as
+``anomalib-stfpm time`` does. Weights are random, which costs the same as trained ones. Then ``anomalib-stfpm infer``
+scores JPEG pictures made from those of a category in MVTec AD's layout, and its memory is watched:
+
+    python -m benchmarks.deployment --root pictures --category screw --pictures 10000
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import anomalib.models
+import psutil
+import timm
+import torch
+from anomalib.deploy import CompressionType
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from PIL import Image
+
+from anomalib_stfpm import Stfpm
+from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm_deploy import files, machine
+from anomalib_stfpm_deploy.network import precisions_of_this_machine
+from anomalib_stfpm_deploy.timing import Timing, table, time_models
+
+from .peers import without_weights
+
+BACKBONE = "resnet18"
+INPUT_SIZE = (256, 256)
+JPEG_QUALITY = 95
+
+_SECONDS_BETWEEN = 1.0
+_SETTLED = 0.2  # of the pictures, after which memory should stay as it is
+
+
+@dataclass(frozen=True)
+class EndToEnd:
+    """How fast ``infer`` is.
+
+    Args:
+        model: What it infers with.
+        pictures: Number of pictures.
+        seconds: From the start of the process to its end.
+        pictures_per_second: While it runs, without the start of the process.
+        share_of_network: Of the network's own throughput in the same precision.
+        settled_bytes: Memory when a fifth of the pictures were done.
+        final_bytes: Memory at the end.
+    """
+
+    model: str
+    pictures: int
+    seconds: float
+    pictures_per_second: float
+    share_of_network: float
+    settled_bytes: int
+    final_bytes: int
+
+
+def export_all(root: Path, category: str, folder: Path) -> dict[str, Path]:
+    """Export this package's model in 32 and in 8 bits, and anomalib's."""
+    ours = Stfpm(BACKBONE, evaluator=False, visualizer=False)
+    ours.model.load_teacher(timm.create_model(BACKBONE).state_dict())
+    with without_weights():
+        theirs = anomalib.models.Stfpm(backbone=BACKBONE, evaluator=False, visualizer=False)
+    for model in (ours, theirs):
+        _set_thresholds(model)
+    datamodule = MVTecLayout(root, category, num_workers=0)
+    int8: dict[str, Any] = {"compression_type": CompressionType.INT8_PTQ, "datamodule": datamodule}
+    return {
+        "anomalib's": theirs.to_openvino(folder / "anomalibs", input_size=INPUT_SIZE),
+        "ours": ours.to_openvino(folder / "ours"),
+        "ours, INT8": ours.to_openvino(folder / "ours_int8", **int8),
+    }
+
+
+def _set_thresholds(model: AnomalibModule) -> None:
+    processor: Any = model.post_processor
+    assert isinstance(processor, PostProcessor)
+    for name in ("_image_threshold", "_pixel_threshold", "image_max", "pixel_max"):
+        getattr(processor, name).fill_(1.0)
+    for name in ("image_min", "pixel_min"):
+        getattr(processor, name).fill_(0.0)
+    model.eval()
+
+
+def write_pictures(category: Path, number: int, size: int | None, folder: Path) -> None:
+    """Write JPEG pictures, one after another from those of a category."""
+    folder.mkdir()
+    suffixes = Image.registered_extensions()
+    sources = sorted(path for path in (category / "test").rglob("*") if path.suffix.lower() in suffixes)
+    encoded = []
+    for index, path in enumerate(sources):
+        with Image.open(path) as picture:
+            resized = picture.convert("RGB") if size is None else picture.convert("RGB").resize((size, size))
+            encoded.append(folder / f"source_{index}.jpg")
+            resized.save(encoded[-1], quality=JPEG_QUALITY)
+    data = [path.read_bytes() for path in encoded]
+    for path in encoded:
+        path.unlink()
+    for index, content in enumerate(islice(cycle(data), number)):
+        (folder / f"{index:06}.jpg").write_bytes(content)
+
+
+def infer(name: str, model: Path, precision: str, pictures: Path, output: Path, network: float) -> EndToEnd:
+    """Run ``infer`` and watch it."""
+    number = sum(1 for _ in pictures.iterdir())
+    command = [sys.executable, "-m", "anomalib_stfpm_deploy", "infer", "--precision", precision]
+    options = ["--model", str(model), "--input", str(pictures), "--output", str(output)]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
+    watched = psutil.Process(process.pid)
+    journal = output / "results.partial.jsonl"
+    memory = [(0, watched.memory_info().rss)]
+    began = start
+    while process.poll() is None:
+        if journal.is_file():
+            done = journal.read_bytes().count(b"\n") - 1
+            if done < 1:
+                began = time.perf_counter()
+            memory.append((done, watched.memory_info().rss or memory[-1][1]))  # none as it ends
+        time.sleep(_SECONDS_BETWEEN if memory[-1][0] > 0 else 0.01)
+    end = time.perf_counter()
+    if process.returncode != 0:
+        msg = f"infer ended with {process.returncode}."
+        raise RuntimeError(msg)
+    settled = next((used for done, used in memory if done >= _SETTLED * number), memory[-1][1])
+    rate = number / (end - began)
+    return EndToEnd(name, number, end - start, rate, rate / network, settled, memory[-1][1])
+
+
+def end_to_end_table(runs: list[EndToEnd]) -> str:
+    """Write a row a run."""
+    lines = [
+        "| model | pictures | seconds | pictures/s | of the network's | memory after a fifth, MB | at the end, MB |",
+        "| --- " * 7 + "|",
+    ]
+    lines += [
+        f"| {run.model} | {run.pictures} | {run.seconds:.1f} | {run.pictures_per_second:.1f} "
+        f"| {run.share_of_network:.2f} | {run.settled_bytes / 1e6:.0f} | {run.final_bytes / 1e6:.0f} |"
+        for run in runs
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, required=True, help="folder that holds the category")
+    parser.add_argument("--category", required=True)
+    parser.add_argument("--pictures", type=int, default=1000, help="number of JPEG pictures to infer; 0 for none")
+    parser.add_argument("--size", type=int, help="height and width of the JPEG pictures; as they are, by default")
+    parser.add_argument("--rounds", type=int, default=100, help="see anomalib-stfpm time")
+    parser.add_argument("--seconds", type=float, default=10.0, help="see anomalib-stfpm time")
+    parser.add_argument("--output", type=Path, default=Path("results/deployment"))
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        models = export_all(arguments.root, arguments.category, folder)
+        precisions = precisions_of_this_machine()
+        timings = time_models(list(models.values()), precisions, arguments.rounds, arguments.seconds)
+        names = dict(zip(map(str, models.values()), models, strict=True))
+        timings = [Timing(**{**asdict(timing), "model": names[timing.model]}) for timing in timings]
+        print(table(timings))
+        runs: list[EndToEnd] = []
+        if arguments.pictures:
+            pictures = folder / "pictures"
+            write_pictures(arguments.root / arguments.category, arguments.pictures, arguments.size, pictures)
+            for name in ("ours", "ours, INT8"):
+                for timing in (one for one in timings if one.model == name):
+                    label = f"{name}, {timing.precision}"
+                    output = folder / f"output_{len(runs)}"
+                    network = timing.pictures_per_second
+                    runs.append(infer(label, models[name], timing.precision, pictures, output, network))
+            print(f"\n{end_to_end_table(runs)}")
+    record = {
+        "machine": machine.describe(),
+        "arguments": {name: value for name, value in vars(arguments).items() if name not in ("root", "output")},
+        "timings": [asdict(timing) for timing in timings],
+        "end_to_end": [asdict(run) for run in runs],
+    }
+    files.write_text(arguments.output / "deployment.json", json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""Arguments of the verbs that run without torch."""
+
+import argparse
+from typing import NoReturn
+
+REFUSED = 120
+"""Exit code of a command that cannot be carried out as it was given."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose exit code for wrong arguments is told from a number of unreadable pictures."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse arguments.
+
+        Args:
+            message: What is wrong.
+        """
+        self.exit(REFUSED, f"{self.prog}: error: {message}\n")

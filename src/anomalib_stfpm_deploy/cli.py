@@ -1,0 +1,30 @@
+"""The command ``anomalib-stfpm``: verbs that run without torch, and all others in ``anomalib_stfpm``."""
+
+import os
+import sys
+from types import ModuleType
+
+# Before NumPy and OpenCV are imported. Pictures are resized by several threads, each of which would start more, and
+# what cannot be read is listed at the end, with one reason.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+
+from . import infer, timing
+from .arguments import REFUSED
+
+VERBS: dict[str, ModuleType] = {"infer": infer, "time": timing}
+
+
+def main() -> None:
+    """Run a verb of this package, or else leave it to ``anomalib_stfpm``."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in VERBS:
+        from anomalib_stfpm.cli import main as main_with_torch
+
+        main_with_torch()
+        return
+    try:
+        sys.exit(VERBS[arguments[0]].main(arguments[1:]))
+    except (ValueError, OSError) as error:
+        print(f"anomalib-stfpm: error: {error}", file=sys.stderr)
+        sys.exit(REFUSED)

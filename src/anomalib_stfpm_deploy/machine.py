@@ -1,0 +1,63 @@
+"""What figures were measured on."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("anomalib-stfpm", "openvino", "numpy", "opencv-python-headless", "opencv-python")
+
+
+def processor() -> str:
+    """Name the processor.
+
+    Returns:
+        Its name, as the system knows it.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, Any]:
+    """Describe the machine and the software that is running.
+
+    Returns:
+        Versions by package, for those that are installed, Python's version, operating system, processor and its number
+        of cores.
+
+    Example:
+        >>> sorted(describe())
+        ['cores', 'cpu', 'platform', 'python', 'versions']
+    """
+    return {
+        "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def resident_bytes() -> int | None:
+    """Measure the memory of this process.
+
+    Returns:
+        Bytes in memory; ``None`` where the system does not say.
+    """
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return None
+    (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024

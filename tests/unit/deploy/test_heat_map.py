@@ -1,0 +1,29 @@
+"""Anomaly maps become pictures."""
+
+import cv2
+import numpy as np
+
+from anomalib_stfpm_deploy.heat_map import as_png, heat_map, overlay
+
+
+def test_normal_is_blue_and_anomalous_is_red() -> None:
+    coloured = heat_map(np.array([[-3.0, 0.0, 1.0, 3.0]], np.float32), (1, 4))
+    assert coloured.tolist() == [[[0, 0, 128], [0, 0, 128], [128, 0, 0], [128, 0, 0]]]
+
+
+def test_a_heat_map_has_the_size_asked_for() -> None:
+    assert heat_map(np.zeros((8, 8), np.float32), (30, 20)).shape == (30, 20, 3)
+
+
+def test_an_overlay_shows_both() -> None:
+    coloured = np.full((8, 8, 3), (100, 0, 0), np.uint8)
+    assert np.unique(overlay(np.full((16, 16, 3), 100, np.uint8), coloured).reshape(-1, 3), axis=0).tolist() == [
+        [100, 60, 60]
+    ]
+
+
+def test_png_is_lossless() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    decoded = cv2.imdecode(np.frombuffer(as_png(picture), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    assert np.array_equal(decoded[..., ::-1], picture)
