@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 from torch.linalg import vector_norm
-from torch.nn.functional import normalize
 
-_SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
+_SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize has it
 _NUMBERS_IN_CACHE = 2**19
 
 
@@ -20,7 +19,10 @@ def normalised(features: torch.Tensor) -> torch.Tensor:
     Returns:
         Tensor of the same shape, of at least 32 bits: features of less are normalised in 32 bits.
     """
-    return normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=1)
+    features = features.to(torch.promote_types(features.dtype, torch.float32))
+    # torch.nn.functional.normalize expands the norm, which an exported graph would carry out as a copy.
+    norm: torch.Tensor = vector_norm(features, dim=1, keepdim=True)
+    return features / norm.clamp_min(_SMALLEST_NORM)
 
 
 def squared_distance(normalised_teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:

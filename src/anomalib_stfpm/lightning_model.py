@@ -26,11 +26,13 @@ from . import teacher_weights as teacher_weights_source
 from .byte_budget import AUTO
 from .evaluator import default_evaluator
 from .exact_resume import ExactResume
+from .export import StfpmExport
 from .feature_cache import FeatureCache
 from .feature_pyramid import backbone_config, resolve_layers
 from .loss import StfpmLoss
 from .memory_allocator import KeepFreedMemory
 from .post_processor import NormalPostProcessor
+from .pre_processor import TrainingPreProcessor
 from .schedule import CONSTANT, SCHEDULES, one_cycle
 from .student_selection import StudentSelection, kept_student
 from .torch_model import StfpmModel
@@ -42,10 +44,8 @@ PAPER_BACKBONE = "resnet18.tv_in1k"
 PAPER_INPUT_SIZE = (256, 256)
 PAPER_MAX_EPOCHS = 100
 
-_ONNX_OPSET = 18  # what torch's exporter writes; anomalib's 14 makes it try, and fail, to convert down
 
-
-class Stfpm(AnomalibModule):
+class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
     """Student-Teacher Feature Pyramid Matching.
 
     A student learns from normal pictures to give the features that a pretrained, frozen teacher gives. Where it
@@ -72,7 +72,8 @@ class Stfpm(AnomalibModule):
         level_weights: Weight of each level in the loss, shallowest first. ``None`` weighs all with 1.
         map_contrast: Power, less than 1, of the mean of a picture's map by which the map, but not the score, is
             divided: the more, the more the contrast within a picture counts.
-        map_smoothing: Standard deviation of a Gaussian blur of the map, in pixels of ``map_size``; 0 for none.
+        map_smoothing: Standard deviation of a Gaussian blur of the map, but not of the score, in pixels of
+            ``map_size``; 0 for none.
         learning_rate: Learning rate of SGD; with ``schedule="one_cycle"`` its highest.
         schedule: ``"constant"``, or ``"one_cycle"``: the learning rate rises for three tenths of the training and then
             falls to almost nothing.
@@ -150,6 +151,8 @@ class Stfpm(AnomalibModule):
         feature_cache = FeatureCache(cache_budget, exact=exact_cache, folder=cache_dir)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor(input_size, backbone)
+        elif type(pre_processor) is PreProcessor:
+            pre_processor = TrainingPreProcessor(pre_processor.transform)
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
@@ -194,7 +197,7 @@ class Stfpm(AnomalibModule):
     @staticmethod
     def configure_pre_processor(
         image_size: tuple[int, int] | None = None, backbone: str = PAPER_BACKBONE
-    ) -> PreProcessor:
+    ) -> TrainingPreProcessor:
         """Make the default pre-processor.
 
         Args:
@@ -206,7 +209,7 @@ class Stfpm(AnomalibModule):
         """
         config = backbone_config(backbone)
         resize = Resize(image_size or PAPER_INPUT_SIZE, antialias=True)
-        return PreProcessor(Compose([resize, Normalize(mean=list(config.mean), std=list(config.std))]))
+        return TrainingPreProcessor(Compose([resize, Normalize(mean=list(config.mean), std=list(config.std))]))
 
     def configure_post_processor(self) -> NormalPostProcessor:
         """Make the default post-processor.
@@ -344,7 +347,7 @@ class Stfpm(AnomalibModule):
     def _is_fitting(self) -> bool:
         return self.trainer.state.fn == TrainerFn.FITTING
 
-    # -- checkpoints and export ---------------------------------------------------------------------------------------
+    # -- checkpoints --------------------------------------------------------------------------------------------------
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the networks' shape and the pre-processing that the checkpoint was trained with.
@@ -397,47 +400,6 @@ class Stfpm(AnomalibModule):
         evaluator: Any = self.evaluator
         if evaluator is not None:
             checkpoint.get("callbacks", {}).pop(evaluator.state_key, None)
-
-    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export a trained model to PyTorch, see anomalib's ``ExportMixin.to_torch``.
-
-        Args:
-            export_root: Folder to write to.
-            model_file_name: Name of the file, without extension.
-
-        Returns:
-            The ``.pt`` file.
-
-        Raises:
-            ValueError: If the model has not been trained.
-        """
-        self._require_teacher("export")
-        return super().to_torch(export_root, model_file_name)
-
-    def to_onnx(  # type: ignore[override]  # anomalib's signature, not Lightning's
-        self,
-        export_root: Path | str,
-        model_file_name: str = "model",
-        input_size: tuple[int, int] | None = None,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> Path:
-        """Export a trained model to ONNX, see anomalib's ``ExportMixin.to_onnx``. OpenVINO export goes this way too.
-
-        Args:
-            export_root: Folder to write to.
-            model_file_name: Name of the file, without extension.
-            input_size: Height and width of the pictures the exported model takes; ``None`` for any.
-            kwargs: Arguments of ``torch.onnx.export``.
-
-        Returns:
-            The ``.onnx`` file.
-
-        Raises:
-            ValueError: If the model has not been trained.
-        """
-        self._require_teacher("export")
-        kwargs.setdefault("opset_version", _ONNX_OPSET)
-        return super().to_onnx(export_root, model_file_name, input_size, **kwargs)
 
 
 def _size(name: str, size: Sequence[int], minimum: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 
 NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
@@ -20,7 +20,8 @@ class NormalPostProcessor(PostProcessor):
     pixels is the value that 99.5 % of the normal pixels lie below, and maps are normalised so that the lowest normal
     value becomes 0, the threshold 0.5, and twice as far from the lowest 1.
 
-    With defects in validation this is anomalib's post-processor.
+    With defects in validation this is anomalib's post-processor. Exported, it does in three operations what anomalib's
+    does in eight, to the same result.
 
     Args:
         kwargs: Arguments of anomalib's ``PostProcessor``.
@@ -30,6 +31,23 @@ class NormalPostProcessor(PostProcessor):
         super().__init__(**kwargs)
         self._normal: list[ImageBatch] = []
         self._only_normal = True
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Normalise and threshold predictions where the model is used without a trainer.
+
+        Args:
+            predictions: Batch with ``pred_score`` of shape ``(N, 1)`` and ``anomaly_map`` of shape ``(N, 1, H, W)``.
+
+        Returns:
+            The batch, with ``pred_label`` and ``pred_mask`` too.
+        """
+        if not (torch.compiler.is_compiling() and self.enable_normalization):
+            return super().forward(predictions)
+        score = _normalised(predictions.pred_score, self.image_min, self.image_max, self.image_threshold)
+        anomaly_map = _normalised(predictions.anomaly_map, self.pixel_min, self.pixel_max, self.pixel_threshold)
+        label = score > self.normalized_image_threshold if self.enable_thresholding else None
+        mask = anomaly_map > self.normalized_pixel_threshold if self.enable_thresholding else None
+        return InferenceBatch(pred_score=score, pred_label=label, anomaly_map=anomaly_map, pred_mask=mask)
 
     def on_validation_batch_end(
         self,
@@ -86,3 +104,17 @@ class NormalPostProcessor(PostProcessor):
         if self.enable_normalization:
             self.pixel_min.copy_(lowest)
             self.pixel_max.copy_(lowest + 2 * (threshold - lowest))
+
+
+def _normalised(
+    predictions: Any,  # noqa: ANN401  # a tensor, though anomalib's type allows none
+    lowest: torch.Tensor,
+    highest: torch.Tensor,
+    threshold: torch.Tensor,
+) -> torch.Tensor:
+    """Normalise as anomalib does, where all but the predictions is known: what is made of constants is one constant."""
+    threshold = torch.where(threshold.isnan(), (highest + lowest) / 2, threshold)
+    one_value = highest == lowest  # then all above the threshold is 1, and all below 0
+    scale = torch.where(one_value, torch.finfo(lowest.dtype).max, 1 / (highest - lowest))
+    normalised: torch.Tensor = ((predictions - threshold) * scale + 0.5).clamp(min=0, max=1)
+    return normalised

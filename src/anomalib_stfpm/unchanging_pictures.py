@@ -1,6 +1,5 @@
 """Whether a dataset gives the same pictures in every epoch, so that what is computed of them can be remembered."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from .foreign_callbacks import foreign_callback
+from .pre_processor import flat
 
 # Anything else, known as random or not known at all, may change a picture.
 _UNCHANGING = {
@@ -56,8 +56,8 @@ def why_pictures_may_change(trainer: pl.Trainer, dataset: Any, stage: str) -> st
     callback = foreign_callback(trainer, hook)
     if callback is not None:
         return f"the callback {callback} may change them in {hook}"
-    before_batching = list(_flat(dataset.augmentations))
-    for transform in [*before_batching, *_flat(getattr(pre_processor, "transform", None))]:
+    before_batching = list(flat(dataset.augmentations))
+    for transform in [*before_batching, *flat(getattr(pre_processor, "transform", None))]:
         if type(transform) not in _UNCHANGING:
             return f"{type(transform).__name__} may change them"
     if not before_batching or not _gives_one_size(before_batching[-1]):
@@ -85,16 +85,6 @@ def why_loader_may_change_them(loader: Any, dataset: Any) -> str | None:  # noqa
 
 def _inherits(instance: object, base: type, name: str) -> bool:
     return getattr(type(instance), name) is getattr(base, name)
-
-
-def _flat(transform: Any) -> Iterator[Any]:  # noqa: ANN401
-    if transform is None:
-        return
-    if type(transform) is v2.Compose:
-        for part in transform.transforms:
-            yield from _flat(part)
-    else:
-        yield transform
 
 
 def _gives_one_size(transform: Any) -> bool:  # noqa: ANN401

@@ -1,18 +1,39 @@
-"""Every backbone trains a step, exports, and predicts the same after export."""
+"""Every export loads and predicts what the model predicts, on pictures of any size and mode."""
 
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import numpy.typing as npt
+import onnxruntime
 import openvino
 import pytest
 import torch
+from anomalib.data import PredictDataset
+from anomalib.data.utils import read_image
+from anomalib.deploy import CompressionType, ExportType, OpenVINOInferencer, TorchInferencer
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from model_api.adapters import OpenvinoAdapter, create_core
+from model_api.models import AnomalyDetection
+from PIL import Image
+from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
 from anomalib_stfpm import Stfpm
-from tests.conftest import random_weights
+from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.export import ANY_SIZE
+from anomalib_stfpm_deploy.network import Network
+from anomalib_stfpm_deploy.picture import read_picture
+from tests.conftest import CategoryWriter, random_weights
+from tests.integration.conftest import quiet_engine
 from tests.unit.test_feature_pyramid import BACKBONES
 
 pytestmark = pytest.mark.integration
+
+IN_32_BITS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def trained_for_a_step(backbone: str, input_size: tuple[int, int] = (64, 64), **others: Any) -> Stfpm:  # noqa: ANN401
@@ -24,10 +45,38 @@ def trained_for_a_step(backbone: str, input_size: tuple[int, int] = (64, 64), **
     before.backward()
     optimizer.step()
     assert torch.isfinite(before)
-    return model.eval()
+    with torch.no_grad():
+        validate(model.eval(), [torch.rand(1, 3, 100, 80), torch.rand(1, 3, 20, 20)])
+    return model
 
 
-MAPS: list[dict[str, Any]] = [{"map_contrast": 0.5}, {"map_smoothing": 1.0}]
+def validate(model: Stfpm, pictures: list[torch.Tensor]) -> None:
+    """Set thresholds so that nothing of these pictures is clamped, which would hide a difference."""
+    processor = model.post_processor
+    if not isinstance(processor, PostProcessor):
+        return
+    raw = [model.model(model.pre_processor(picture) if model.pre_processor else picture) for picture in pictures]
+    scores, maps = torch.cat([one.pred_score for one in raw]), torch.cat([one.anomaly_map.flatten() for one in raw])
+    for values, name in ((scores, "image"), (maps, "pixel")):
+        middle, span = (values.min() + values.max()) / 2, values.max() - values.min()
+        getattr(processor, f"{name}_min").copy_(middle - span)
+        getattr(processor, f"{name}_max").copy_(middle + span)
+        getattr(processor, f"_{name}_threshold").copy_(middle)
+
+
+def predicted(path: Path, pictures: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    outputs = openvino.compile_model(path, "CPU", IN_32_BITS)(pictures)
+    return {output.any_name: value for output, value in outputs.items()}
+
+
+def assert_agree(actual: dict[str, Any], expected: dict[str, Any]) -> None:
+    score, expected_score = (np.asarray(one["pred_score"]).ravel() for one in (actual, expected))
+    np.testing.assert_allclose(score, expected_score, rtol=1e-4)
+    maps, expected_maps = (np.asarray(one["anomaly_map"]).squeeze() for one in (actual, expected))
+    np.testing.assert_allclose(maps, expected_maps, rtol=0, atol=1e-3 * max(1.0, np.abs(expected_maps).max()))
+
+
+MAPS: list[dict[str, Any]] = [{"map_contrast": 0.5}, {"map_smoothing": 1.0}, {"map_size": (40, 12)}]
 
 
 @pytest.mark.parametrize(
@@ -36,31 +85,215 @@ MAPS: list[dict[str, Any]] = [{"map_contrast": 0.5}, {"map_smoothing": 1.0}]
 def test_openvino_agrees_with_torch(backbone: str, others: dict[str, Any], tmp_path: Path) -> None:
     model = trained_for_a_step(backbone, **others)
     pictures = torch.rand(2, 3, 80, 100)
+    pictures[1] *= 0.1  # a darker one, for scores that differ
+    with torch.no_grad():
+        validate(model, [*pictures.split(1), torch.rand(1, 3, 200, 300) ** 2])
+        expected = model(pictures)
+    outputs = predicted(model.to_openvino(tmp_path, input_size=(80, 100)), pictures.numpy())
+    assert expected.anomaly_map.std() > 0.01
+    assert_agree(outputs, expected._asdict())
+    assert np.array_equal(outputs["pred_label"], expected.pred_label)
+    assert np.mean(outputs["pred_mask"] != expected.pred_mask.numpy()) < 0.001
+
+
+def test_height_and_width_are_those_of_the_pre_processor_and_the_batch_is_open(tmp_path: Path) -> None:
+    model = trained_for_a_step("resnet18", (64, 96))
+    for path in (model.to_onnx(tmp_path), model.to_openvino(tmp_path)):
+        shape = openvino.Core().read_model(path).input(0).partial_shape
+        assert shape[0].is_dynamic
+        assert [length.get_length() for length in list(shape)[1:]] == [3, 64, 96]
+
+
+def test_without_a_pre_processor_that_resizes_the_size_is_open(tmp_path: Path) -> None:
+    model = trained_for_a_step("resnet18", pre_processor=False)
+    pictures = torch.rand(1, 3, 96, 64)
     with torch.no_grad():
         expected = model(pictures)
-    path = model.to_openvino(tmp_path, input_size=(80, 100))
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    actual = compiled(pictures.numpy())
-    scale = expected.anomaly_map.abs().max().item()
-    np.testing.assert_allclose(actual["anomaly_map"], expected.anomaly_map, rtol=0, atol=1e-3 * scale)
-    np.testing.assert_allclose(actual["pred_score"], expected.pred_score, rtol=1e-3)
+    assert_agree(predicted(model.to_openvino(tmp_path), pictures.numpy()), expected._asdict())
 
 
-def test_a_size_that_is_left_open_takes_any_picture(tmp_path: Path) -> None:
-    model = trained_for_a_step("resnet18")
-    compiled = openvino.compile_model(model.to_openvino(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for height, width in [(64, 64), (90, 120)]:
-        pictures = torch.rand(3, 3, height, width)
-        with torch.no_grad():
-            expected = model(pictures)
-        np.testing.assert_allclose(compiled(pictures.numpy())["pred_score"], expected.pred_score, rtol=1e-3)
+def test_a_pre_processor_of_ones_own_is_exported_as_it_is_trained_with(tmp_path: Path) -> None:
+    transform = Compose([Resize((72, 80)), CenterCrop(64), Normalize([0.5, 0.5, 0.5], [0.2, 0.2, 0.2])])
+    model = trained_for_a_step("resnet18", pre_processor=PreProcessor(transform))
+    picture = torch.rand(1, 3, 200, 150)
+    with torch.no_grad():
+        expected = model.post_processor(model.model(transform(picture)))
+    assert_agree(predicted(model.to_openvino(tmp_path, input_size=ANY_SIZE), picture.numpy()), expected._asdict())
 
 
-def test_onnx_export_asks_for_the_opset_that_the_exporter_writes(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_impossible_size_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="input_size must be a height and a width in pixels, or -1 and -1 for"):
+        trained_for_a_step("resnet18").to_onnx(tmp_path, input_size=(0, 64))
+
+
+def test_onnx_export_prints_nothing_and_has_the_opset_that_the_exporter_writes(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     import onnx
 
     path = trained_for_a_step("resnet18").to_onnx(tmp_path)
     assert onnx.load(path).opset_import[0].version == 18
-    assert "Traceback" not in "".join(capfd.readouterr())
+    assert "".join(capfd.readouterr()) == ""
+    assert [str(warning.message) for warning in recwarn if "anomalib_stfpm" in warning.filename] == []
+
+
+def test_a_model_that_was_never_validated_is_refused(tmp_path: Path) -> None:
+    model = trained_for_a_step("resnet18")
+    model.post_processor.image_min.fill_(torch.nan)
+    for export in (model.to_torch, model.to_onnx, model.to_openvino):
+        with pytest.raises(ValueError, match="Cannot export a model without thresholds: this one was never validated"):
+            export(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("picture_threshold", [0.6, 0.1])
+def test_normalisation_without_a_range_is_exported_too(picture_threshold: float, tmp_path: Path) -> None:
+    """As of a validation with one picture: all above the threshold is 1, all below 0."""
+    model = trained_for_a_step("resnet18")
+    for name in ("image_min", "image_max", "_image_threshold"):
+        getattr(model.post_processor, name).fill_(picture_threshold)
+    pictures = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(pictures)
+    assert set(expected.pred_score.flatten().tolist()) <= {0.0, 1.0}
+    assert_agree(predicted(model.to_openvino(tmp_path), pictures.numpy()), expected._asdict())
+
+
+# -- one truth ---------------------------------------------------------------------------------------------------------
+
+
+def written_pictures(folder: Path) -> list[Path]:
+    """A picture of every mode and of several sizes."""
+    generator = np.random.default_rng(0)
+    small = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    colours = small.resize((150, 110), Image.Resampling.BICUBIC)
+    with_alpha = colours.convert("RGBA")
+    with_alpha.putalpha(colours.convert("L"))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    deep = Image.fromarray(np.asarray(colours.convert("L")).astype(np.uint16) * 3)
+    pictures: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+        "colours.png": (colours, {}),
+        "grey.png": (colours.convert("L"), {}),
+        "alpha.png": (with_alpha, {}),
+        "palette.png": (colours.quantize(32), {}),
+        "deep.png": (deep, {}),
+        "turned.jpg": (colours, {"exif": turned}),
+        "large.jpg": (small.resize((400, 300), Image.Resampling.BICUBIC), {}),
+        "tiny.bmp": (small, {}),
+    }
+    for name, (picture, options) in pictures.items():
+        picture.save(folder / name, **options)
+    return [folder / name for name in pictures]
+
+
+def test_all_runtimes_agree_on_pictures_of_any_size_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    monkeypatch.chdir(tmp_path)  # OpenVINOInferencer leaves a cache where it runs
+    model = trained_for_a_step("resnet18", visualizer=False)
+    paths = written_pictures(tmp_path)
+    with torch.no_grad():
+        validate(model, [read_image(path, as_tensor=True).unsqueeze(0) for path in paths])
+    engine = quiet_engine(tmp_path / "predict")
+    any_size = model.to_openvino(tmp_path / "any", input_size=ANY_SIZE)
+    torch_inferencer = TorchInferencer(model.to_torch(tmp_path / "any"), device="cpu")
+    openvino_inferencer = OpenVINOInferencer(any_size, device="CPU", config=IN_32_BITS)
+    onnx = onnxruntime.InferenceSession(model.to_onnx(tmp_path / "any", input_size=ANY_SIZE))
+    fixed, open_size = Network(model.to_openvino(tmp_path / "fixed")), Network(any_size)
+    for path in paths:
+        predictions: Any = engine.predict(model, dataset=PredictDataset(path))
+        (expected,) = predictions
+        truth = {"pred_score": expected.pred_score, "anomaly_map": expected.anomaly_map}
+        with torch.no_grad():
+            assert_agree(vars_of(torch_inferencer.predict(path)), truth)
+        assert_agree(vars_of(openvino_inferencer.predict(path)), truth)
+        picture = np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1)[np.newaxis] / 255
+        names = [output.name for output in onnx.get_outputs()]
+        assert_agree(dict(zip(names, onnx.run(None, {"input": picture}), strict=True)), truth)
+        for network in (fixed, open_size):
+            prediction = network.predict(read_picture(path))
+            assert_agree({"pred_score": prediction.score, "anomaly_map": prediction.anomaly_map}, truth)
+            assert prediction.is_anomalous == bool(expected.pred_label)
+
+
+def test_intels_model_api_reads_the_model_and_agrees(tmp_path: Path) -> None:
+    model = trained_for_a_step("resnet18")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    large = np.asarray(Image.fromarray(pixels).resize((150, 120), Image.Resampling.BICUBIC))
+    for picture, input_size in ((pixels, None), (large, ANY_SIZE)):
+        pictures = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0).float() / 255
+        with torch.no_grad():
+            validate(model, [pictures, torch.rand(1, 3, 64, 64)])
+            expected = model(pictures)
+        path = model.to_openvino(tmp_path, input_size=input_size)
+        adapter = OpenvinoAdapter(create_core(), str(path), device="CPU", plugin_config=IN_32_BITS)
+        found = AnomalyDetection.create_model(adapter)(picture)
+        assert found.pred_score == pytest.approx(expected.pred_score.item(), rel=1e-4)
+        assert found.pred_label == str(bool(expected.pred_label))
+        shown = cv2.resize(expected.anomaly_map[0, 0].numpy(), picture.shape[1::-1])
+        assert np.abs(found.anomaly_map - 255 * shown).max() < 2  # it rounds twice
+
+
+# -- compression -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def datamodule(write_category: CategoryWriter) -> MVTecLayout:
+    """Pictures of 64 x 64, which is not the input of the model."""
+    return MVTecLayout(root=write_category("part"), category="part", num_workers=0)
+
+
+@pytest.mark.parametrize("compression", [None, *CompressionType])
+def test_every_compression_gives_a_model_that_predicts(
+    compression: CompressionType | None, datamodule: MVTecLayout, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = trained_for_a_step("resnet18", (96, 128))
+    with caplog.at_level(logging.INFO, "anomalib_stfpm"):
+        exported = quiet_engine(tmp_path).export(
+            model, ExportType.OPENVINO, tmp_path, compression_type=compression, datamodule=datamodule
+        )
+    assert exported is not None
+    outputs = predicted(exported, np.random.default_rng(0).random((2, 3, 96, 128), dtype=np.float32))
+    assert {name: value.shape for name, value in outputs.items()} == {
+        "pred_score": (2, 1), "pred_label": (2, 1), "anomaly_map": (2, 1, 96, 128), "pred_mask": (2, 1, 96, 128)
+    }  # fmt: skip
+    operations = [operation.get_type_name() for operation in openvino.Core().read_model(exported).get_ops()]
+    computes_in_8_bits = compression in (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
+    assert ("FakeQuantize" in operations) == computes_in_8_bits
+    report = exported.with_suffix(".agreement.json")
+    assert report.is_file() == computes_in_8_bits
+    if computes_in_8_bits:
+        record = json.loads(report.read_text(encoding="utf-8"))
+        assert record["pictures"] == 4
+        assert record["float_metrics"].keys() == {"image_AUROC", "pixel_AUROC", "AUPRO"}
+        assert "held-out pictures" in caplog.text
+        assert bool(record["shortcomings"]) == ("its word" in caplog.text)
+
+
+def test_a_report_does_not_outlive_its_model(datamodule: MVTecLayout, tmp_path: Path) -> None:
+    model = trained_for_a_step("resnet18")
+    quantized = model.to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ, datamodule=datamodule)
+    assert sorted(path.name for path in quantized.parent.iterdir()) == [
+        "model.agreement.json",
+        "model.bin",
+        "model.xml",
+    ]
+    model.to_openvino(tmp_path)
+    assert sorted(path.name for path in quantized.parent.iterdir()) == ["model.bin", "model.xml"]
+
+
+def test_quantization_without_what_it_needs_is_refused(datamodule: MVTecLayout, tmp_path: Path) -> None:
+    model = trained_for_a_step("resnet18")
+    with pytest.raises(ValueError, match="INT8_PTQ calibrates with normal training pictures: give the datamodule"):
+        model.to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ)
+    with pytest.raises(ValueError, match="max_drop must be between 0 and 1: got 2"):
+        model.to_openvino(tmp_path, compression_type=CompressionType.INT8_ACQ, datamodule=datamodule, max_drop=2)
+    normal_only = MVTecLayout(
+        datamodule.root.parent, "part", num_workers=0, val_split_mode="from_train", val_split_ratio=0.5
+    )
+    with pytest.raises(ValueError, match="INT8_ACQ needs validation pictures with and without defects"):
+        model.to_openvino(tmp_path, compression_type=CompressionType.INT8_ACQ, datamodule=normal_only)
+
+
+def vars_of(batch: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"pred_score": batch.pred_score, "anomaly_map": batch.anomaly_map}

@@ -9,14 +9,16 @@ import yaml
 from anomalib.cli import AnomalibCLI
 
 from anomalib_stfpm import Stfpm
-from anomalib_stfpm.cli import VERBS
+from anomalib_stfpm.cli import VERBS as TRAINING_VERBS
 from anomalib_stfpm.lightning_model import PAPER_MAX_EPOCHS
 from anomalib_stfpm.reproduction import authors_stfpm
+from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
 from tests.conftest import write_picture
 
 pytestmark = pytest.mark.integration
 
 REPOSITORY = Path(__file__).parents[2]
+VERBS = {**TRAINING_VERBS, **DEPLOYMENT_VERBS}
 COMMANDS = [
     line.rpartition("&&")[2].strip()
     for block in re.findall(r"```bash\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)

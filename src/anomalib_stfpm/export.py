@@ -1,0 +1,250 @@
+"""Export of a trained model: anomalib's, without its surprises, and with an INT8 that keeps its word."""
+
+import json
+import logging
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode
+from anomalib.deploy import CompressionType, ExportType
+from anomalib.metrics import F1Score
+from anomalib.models.components.base.export_mixin import ExportMixin
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from torchmetrics import Metric
+
+from anomalib_stfpm_deploy import files
+
+from .pre_processor import fixed_size
+
+if TYPE_CHECKING:
+    import openvino
+
+logger = logging.getLogger(__name__)
+
+ANY_SIZE = (-1, -1)
+"""An ``input_size`` that leaves height and width of the pictures open."""
+
+ONNX_OPSET = 18  # what torch's exporter writes; anomalib's 14 makes it try, and fail, to convert down
+
+_SMALLEST = 64  # pixels, of pictures for a model that takes any size and does not resize them
+
+# What Intel's Model API has to know of the model: it takes red first, and from 0 to 1.
+_FOR_MODEL_API = {"model_type": "AnomalyDetection", "scale_values": "255.0 255.0 255.0"}
+
+_QUANTIZED = {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}
+
+
+class StfpmExport(ExportMixin):
+    """What ``anomalib export`` and ``Engine.export`` do with a trained Stfpm.
+
+    Files, names and meanings of the outputs are anomalib's. The exported model takes any number of pictures, with
+    values from 0 to 1 and of one fixed size, unless ``input_size`` leaves that open: then it resizes pictures itself,
+    as training did.
+    """
+
+    pre_processor: Any
+    post_processor: Any
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export a trained model to PyTorch, see anomalib's ``ExportMixin.to_torch``.
+
+        Args:
+            export_root: Folder to write to.
+            model_file_name: Name of the file, without extension.
+
+        Returns:
+            The ``.pt`` file.
+
+        Raises:
+            ValueError: If the model has not been trained, or has no thresholds.
+        """
+        self._require_trained_and_validated()
+        with TemporaryDirectory() as folder:
+            written = super().to_torch(folder, model_file_name)
+            return _move(written, export_root, ExportType.TORCH)
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> Path:
+        """Export a trained model to ONNX, see anomalib's ``ExportMixin.to_onnx``.
+
+        Args:
+            export_root: Folder to write to.
+            model_file_name: Name of the file, without extension.
+            input_size: Height and width of the pictures that the exported model takes. ``None`` takes the size that the
+                pre-processor resizes to, ``(-1, -1)`` pictures of any size.
+            kwargs: Arguments of ``torch.onnx.export``.
+
+        Returns:
+            The ``.onnx`` file.
+
+        Raises:
+            ValueError: If the model has not been trained, or has no thresholds, or the size is not valid.
+        """
+        self._require_trained_and_validated()
+        kwargs.setdefault("opset_version", ONNX_OPSET)
+        kwargs.setdefault("verbose", False)
+        size = self._size_to_export(input_size)
+        if size is None and self._resized_to is None:
+            # Traced with pictures of two by two pixels, as anomalib would have it, the deepest features have none.
+            height, width = (torch.export.Dim(name, min=_SMALLEST) for name in ("height", "width"))
+            kwargs.setdefault("dynamic_shapes", ({0: torch.export.Dim("batch_size"), 2: height, 3: width},))
+        with TemporaryDirectory() as folder:
+            written = super().to_onnx(folder, model_file_name, size, **kwargs)
+            return _move(written, export_root, ExportType.ONNX)
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: TaskType | None = None,
+        max_drop: float = 0.01,
+        ov_kwargs: dict[str, Any] | None = None,
+        onnx_kwargs: dict[str, Any] | None = None,
+    ) -> Path:
+        """Export a trained model to OpenVINO, see anomalib's ``ExportMixin.to_openvino``.
+
+        ``INT8_PTQ`` and ``INT8_ACQ`` quantize teacher and student, and leave distance, map, score and thresholds in
+        floating point. They calibrate with normal training pictures. How far the model then agrees with the one in
+        floating point on the test pictures is logged, and written to ``<model_file_name>.agreement.json`` beside it.
+
+        Args:
+            export_root: Folder to write to.
+            model_file_name: Name of the files, without extension.
+            input_size: See :meth:`to_onnx`.
+            compression_type: ``FP16`` and ``INT8`` store weights with fewer bits, ``INT8_PTQ`` computes in 8 bits,
+                ``INT8_ACQ`` as well, except where ``metric`` suffers. ``None`` stays in 32 bits.
+            datamodule: Pictures for ``INT8_PTQ`` and ``INT8_ACQ``.
+            metric: What ``INT8_ACQ`` measures on the validation pictures, higher is better; F1 of pictures by default.
+            task: Not used, as in anomalib.
+            max_drop: By how much ``INT8_ACQ`` may lower the metric, from 0 to 1.
+            ov_kwargs: Arguments of ``openvino.convert_model``.
+            onnx_kwargs: Arguments of ``torch.onnx.export``.
+
+        Returns:
+            The ``.xml`` file; the weights are in a ``.bin`` file beside it.
+
+        Raises:
+            ValueError: If the model has not been trained, or has no thresholds, an argument is not valid, or pictures
+                that quantization needs are missing.
+            ModuleNotFoundError: If OpenVINO or NNCF is not installed.
+        """
+        del task
+        import openvino  # only who exports to it needs it
+
+        with TemporaryDirectory() as folder:
+            onnx = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
+            model = openvino.convert_model(onnx, **(ov_kwargs or {}))
+            agreement = None
+            if compression_type in _QUANTIZED:
+                model, agreement = self._quantized(model, compression_type, datamodule, metric, max_drop)
+            elif compression_type is CompressionType.INT8:
+                from .openvino import compress_weights
+
+                model = compress_weights(model)
+            for name, value in _FOR_MODEL_API.items():
+                model.set_rt_info(value, ["model_info", name])
+            written = Path(folder) / ExportType.OPENVINO.value / f"{model_file_name}.xml"
+            openvino.save_model(model, written, compress_to_fp16=compression_type is CompressionType.FP16)
+            moved = _move(written, export_root, ExportType.OPENVINO)
+        report = moved.with_suffix(".agreement.json")
+        if agreement is None:
+            report.unlink(missing_ok=True)  # of an earlier export to the same place
+        else:
+            files.write_text(report, json.dumps(agreement, indent=2) + "\n")
+        return moved
+
+    def _quantized(
+        self,
+        model: "openvino.Model",
+        compression_type: CompressionType,
+        datamodule: AnomalibDataModule | None,
+        metric: Metric | None,
+        max_drop: float,
+    ) -> tuple["openvino.Model", dict[str, Any]]:
+        from .openvino import PicturesOf, measure_agreement, quantize, quantize_with_accuracy_control
+
+        if datamodule is None:
+            msg = f"{compression_type.name} calibrates with normal training pictures: give the datamodule (--data)."
+            raise ValueError(msg)
+        if not 0 <= max_drop <= 1:
+            msg = f"max_drop must be between 0 and 1: got {max_drop}."
+            raise ValueError(msg)
+        transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
+        pictures = PicturesOf(datamodule, transform, model)
+        if compression_type is CompressionType.INT8_PTQ:
+            quantized = quantize(model, pictures.calibration())
+        else:
+            if datamodule.val_split_mode == ValSplitMode.SAME_AS_TEST:
+                logger.warning("Validation holds the test pictures: INT8_ACQ chooses by them what to quantize.")
+            metric = metric or F1Score(fields=["pred_label", "gt_label"])
+            validation = list(pictures.validation())
+            if {held_out.label for held_out in validation} != {False, True}:
+                msg = (
+                    "INT8_ACQ needs validation pictures with and without defects to measure on: "
+                    "use INT8_PTQ, which needs none."
+                )
+                raise ValueError(msg)
+            quantized = quantize_with_accuracy_control(model, pictures.calibration(), validation, metric, max_drop)
+        agreement = measure_agreement(model, quantized, pictures.test())
+        agreement.log()
+        return quantized, agreement.as_dict()
+
+    @property
+    def _resized_to(self) -> tuple[int, int] | None:
+        return fixed_size(getattr(self.pre_processor, "transform", None))
+
+    def _size_to_export(self, given: tuple[int, int] | None) -> tuple[int, int] | None:
+        """The size to fix; ``None`` for any."""
+        if given is None:
+            return self._resized_to
+        if tuple(given) == ANY_SIZE:
+            return None
+        if len(given) != 2 or min(given) < 1:
+            msg = (
+                "input_size must be a height and a width in pixels, or -1 and -1 for pictures of any size: "
+                f"got {list(given)}."
+            )
+            raise ValueError(msg)
+        return given
+
+    def _require_trained_and_validated(self) -> None:
+        model: Any = self.model
+        if not model.teacher_is_loaded:
+            msg = "Cannot export an untrained Stfpm: train it first, or give the checkpoint of a trained one."
+            raise ValueError(msg)
+        processor = self.post_processor
+        if not isinstance(processor, PostProcessor):
+            return
+        needed = [processor.image_threshold] if processor.enable_thresholding else []
+        needed += [processor.image_min, processor.image_max] if processor.enable_normalization else []
+        if any(value.isnan() for value in needed):
+            msg = (
+                "Cannot export a model without thresholds: this one was never validated. Train it with a validation "
+                "set, or call Engine.validate with it and then its to_openvino."
+            )
+            raise ValueError(msg)
+
+
+def _move(written: Path, export_root: Path | str, export_type: ExportType) -> Path:
+    """Move an exported file, and what lies beside it, to where anomalib would have written it: whole or not at all."""
+    target = Path(export_root) / "weights" / export_type.value
+    with ExitStack() as stack:
+        for source in sorted(path for path in written.parent.iterdir() if path.is_file()):
+            shutil.copyfile(source, stack.enter_context(files.replacing(target / source.name)))
+    return target / written.name
