@@ -87,7 +87,8 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         cache_dir: Folder for a memory-mapped file with what is beyond ``cache_budget``. ``None`` computes that in every
             epoch.
         pre_processor: Pre-processor, or whether to use the default: resize to ``input_size`` and normalise with the
-            mean and standard deviation that timm knows for the backbone.
+            mean and standard deviation that timm knows for the backbone. A plain one of anomalib's keeps its transform,
+            and is exported with the antialiasing that it trains with.
         post_processor: Post-processor, or whether to use the default: anomalib's, with a pixel threshold that makes
             sense if validation holds normal pictures only.
         evaluator: Evaluator, or whether to use the default: ``image_AUROC``, ``image_F1Score``, ``pixel_AUROC``,

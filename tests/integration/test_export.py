@@ -83,17 +83,14 @@ MAPS: list[dict[str, Any]] = [{"map_contrast": 0.5}, {"map_smoothing": 1.0}, {"m
     ("backbone", "others"), [*((name, {}) for name in BACKBONES), *(("resnet18", others) for others in MAPS)]
 )
 def test_openvino_agrees_with_torch(backbone: str, others: dict[str, Any], tmp_path: Path) -> None:
-    model = trained_for_a_step(backbone, **others)
+    """Before scores are normalised: those of some random networks hardly differ from picture to picture."""
+    model = trained_for_a_step(backbone, post_processor=False, **others)
     pictures = torch.rand(2, 3, 80, 100)
-    pictures[1] *= 0.1  # a darker one, for scores that differ
     with torch.no_grad():
-        validate(model, [*pictures.split(1), torch.rand(1, 3, 200, 300) ** 2])
         expected = model(pictures)
     outputs = predicted(model.to_openvino(tmp_path, input_size=(80, 100)), pictures.numpy())
-    assert expected.anomaly_map.std() > 0.01
+    assert outputs.keys() == {"pred_score", "anomaly_map"}
     assert_agree(outputs, expected._asdict())
-    assert np.array_equal(outputs["pred_label"], expected.pred_label)
-    assert np.mean(outputs["pred_mask"] != expected.pred_mask.numpy()) < 0.001
 
 
 def test_height_and_width_are_those_of_the_pre_processor_and_the_batch_is_open(tmp_path: Path) -> None:

@@ -68,15 +68,19 @@ def test_mean_and_standard_deviation_are_those_of_the_backbone() -> None:
 
 
 def test_a_pre_processor_of_the_users_is_kept() -> None:
-    pre_processor = PreProcessor(Resize((64, 64)))
+    class OfTheirOwn(PreProcessor):
+        pass
+
+    pre_processor = OfTheirOwn(Resize((64, 64)))
     assert Stfpm(pre_processor=pre_processor).pre_processor is pre_processor
+    assert Stfpm(pre_processor=PreProcessor(pre_processor.transform)).pre_processor.transform is pre_processor.transform
     assert Stfpm(pre_processor=False).pre_processor is None
 
 
 def test_arguments_of_loss_and_map_reach_them() -> None:
     model = Stfpm(layers=[1, 2], level_weights=[1, 2], map_size=(8, 8), map_contrast=0.5, map_smoothing=0.5)
     assert model.model.map_contrast.power == 0.5
-    assert isinstance(model.model.anomaly_map.blur, GaussianBlur2d)
+    assert isinstance(model.model.map_smoothing.blur, GaussianBlur2d)
     assert model.loss.level_weights.tolist() == [1, 2]
     assert model.model.anomaly_map.map_size == (8, 8)
 
