@@ -19,8 +19,15 @@ def main() -> None:
     """Run a verb of this package, or else leave it to ``anomalib_stfpm``."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] not in VERBS:
-        from anomalib_stfpm.cli import main as main_with_torch
-
+        try:
+            from anomalib_stfpm.cli import main as main_with_torch
+        except ModuleNotFoundError as error:
+            print(
+                f"anomalib-stfpm: error: only {' and '.join(VERBS)} do without {error.name}: install anomalib-stfpm "
+                "with what it depends on.",
+                file=sys.stderr,
+            )
+            sys.exit(REFUSED)
         main_with_torch()
         return
     try:

@@ -47,7 +47,8 @@ def model() -> Stfpm:
 def exported(model: Stfpm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         paths = written(tmp_path_factory.mktemp("pictures"))
-        validate(model, [read_image(path, as_tensor=True).unsqueeze(0) for path in paths])
+        pictures = [read_image(path, as_tensor=True).unsqueeze(0) for path in paths]
+        validate(model, [*pictures, torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)])  # for a range that is wide
     return model.to_openvino(tmp_path_factory.mktemp("exported"))
 
 
@@ -171,6 +172,14 @@ def test_time_shows_models_side_by_side_without_torch(exported: Path, tmp_path: 
         timing[name] > 0 for timing in record["timings"] for name in ("load_seconds", "first_ms", "resident_bytes")
     )
     assert record["machine"]["versions"].keys() >= {"openvino", "numpy"}
+
+
+def test_other_verbs_say_what_they_need() -> None:
+    without_torch = "import sys\nsys.modules['torch'] = None\n" + REPORTING
+    run = [sys.executable, "-c", without_torch, "train"]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 120
+    assert "error: only infer and time do without torch: install anomalib-stfpm with what it" in done.stderr
 
 
 def test_time_without_a_round_is_refused(exported: Path) -> None:
