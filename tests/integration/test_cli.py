@@ -70,7 +70,7 @@ def test_the_stock_command_does_everything_on_the_demo_category(tmp_path: Path) 
     for export_type in ("torch", "onnx", "openvino"):
         run(
             "anomalib", "export", *model, *cpu, *checkpoint, "--export_type", export_type, "--export_root", "exported",
-            cwd=tmp_path,
+            "--input_size", "[-1,-1]", cwd=tmp_path,
         )  # fmt: skip
 
     exported = tmp_path / "exported" / "weights"
