@@ -8,12 +8,13 @@ scores JPEG pictures made from those of a category in MVTec AD's layout, and its
 """
 
 import argparse
+import io
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm_deploy import files, machine
 from anomalib_stfpm_deploy.network import precisions_of_this_machine
-from anomalib_stfpm_deploy.timing import Timing, table, time_models
+from anomalib_stfpm_deploy.timing import table, time_models
 
 from .peers import without_weights
 
@@ -99,15 +100,12 @@ def write_pictures(category: Path, number: int, size: int | None, folder: Path) 
     suffixes = Image.registered_extensions()
     sources = sorted(path for path in (category / "test").rglob("*") if path.suffix.lower() in suffixes)
     encoded = []
-    for index, path in enumerate(sources):
-        with Image.open(path) as picture:
+    for path in sources:
+        with Image.open(path) as picture, io.BytesIO() as data:
             resized = picture.convert("RGB") if size is None else picture.convert("RGB").resize((size, size))
-            encoded.append(folder / f"source_{index}.jpg")
-            resized.save(encoded[-1], quality=JPEG_QUALITY)
-    data = [path.read_bytes() for path in encoded]
-    for path in encoded:
-        path.unlink()
-    for index, content in enumerate(islice(cycle(data), number)):
+            resized.save(data, "JPEG", quality=JPEG_QUALITY)
+            encoded.append(data.getvalue())
+    for index, content in enumerate(islice(cycle(encoded), number)):
         (folder / f"{index:06}.jpg").write_bytes(content)
 
 
@@ -170,7 +168,7 @@ def main() -> None:
         precisions = precisions_of_this_machine()
         timings = time_models(list(models.values()), precisions, arguments.rounds, arguments.seconds)
         names = dict(zip(map(str, models.values()), models, strict=True))
-        timings = [Timing(**{**asdict(timing), "model": names[timing.model]}) for timing in timings]
+        timings = [replace(timing, model=names[timing.model]) for timing in timings]
         print(table(timings))
         runs: list[EndToEnd] = []
         if arguments.pictures:

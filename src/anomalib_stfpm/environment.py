@@ -1,15 +1,12 @@
 """What a result was measured with: versions, processor, revision of the source."""
 
-import os
-import platform
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from anomalib_stfpm_deploy.machine import processor
+from anomalib_stfpm_deploy import machine
 
 PACKAGES = ("anomalib-stfpm", "anomalib", "torch", "torchvision", "lightning", "timm", "torchmetrics", "openvino")
 
@@ -26,11 +23,7 @@ def describe() -> dict[str, Any]:
         ['cores', 'cpu', 'git_revision', 'platform', 'python', 'threads', 'versions']
     """
     return {
-        "versions": {name: version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": processor(),
-        "cores": os.cpu_count(),
+        **machine.describe(PACKAGES),
         "threads": torch.get_num_threads(),
         "git_revision": _git_revision(),
     }

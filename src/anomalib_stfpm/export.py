@@ -225,9 +225,7 @@ class StfpmExport(ExportMixin):
 
     def _require_trained_and_validated(self) -> None:
         model: Any = self.model
-        if not model.teacher_is_loaded:
-            msg = "Cannot export with an untrained Stfpm: train it first, or give the checkpoint of a trained one."
-            raise ValueError(msg)
+        model.require_teacher("export")
         processor = self.post_processor
         if not isinstance(processor, PostProcessor):
             return

@@ -282,22 +282,17 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
 
     def on_validation_start(self) -> None:
         """Refuse to validate with a teacher that knows nothing."""
-        self._require_teacher("validate")
+        self.model.require_teacher("validate")
 
     def on_test_start(self) -> None:
         """Refuse to test with a teacher that knows nothing."""
-        self._require_teacher("test")
+        self.model.require_teacher("test")
         if isinstance(self.post_processor, PostProcessor) and self.post_processor.image_threshold.isnan():
             logger.warning("There are no thresholds, for this model was never validated: F1 scores mean nothing.")
 
     def on_predict_start(self) -> None:
         """Refuse to predict with a teacher that knows nothing."""
-        self._require_teacher("predict")
-
-    def _require_teacher(self, action: str) -> None:
-        if not self.model.teacher_is_loaded:
-            msg = f"Cannot {action} with an untrained Stfpm: train it first, or give the checkpoint of a trained one."
-            raise ValueError(msg)
+        self.model.require_teacher("predict")
 
     # -- steps --------------------------------------------------------------------------------------------------------
 

@@ -73,6 +73,19 @@ class StfpmModel(nn.Module):
         self.teacher.load_backbone(state_dict)
         self.teacher_is_loaded.fill_(True)
 
+    def require_teacher(self, action: str) -> None:
+        """Refuse what makes no sense with a teacher that knows nothing.
+
+        Args:
+            action: What was asked for, as a verb.
+
+        Raises:
+            ValueError: If the teacher has no weights.
+        """
+        if not self.teacher_is_loaded:
+            msg = f"Cannot {action} with an untrained Stfpm: train it first, or give the checkpoint of a trained one."
+            raise ValueError(msg)
+
     def teacher_pyramid(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Compute the feature pyramid of the teacher, without gradients.
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def describe() -> dict[str, Any]:
+def describe(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
     """Describe the machine and the software that is running.
+
+    Args:
+        packages: Names of the packages whose versions matter.
 
     Returns:
         Versions by package, for those that are installed, Python's version, operating system, processor and its number
@@ -35,7 +39,7 @@ def describe() -> dict[str, Any]:
         ['cores', 'cpu', 'platform', 'python', 'versions']
     """
     return {
-        "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "versions": {name: found for name in packages if (found := _version(name)) is not None},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": processor(),

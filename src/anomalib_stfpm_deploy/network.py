@@ -55,7 +55,7 @@ class Network:
         self.path = Path(path)
         self.precision = precision
         core = openvino.Core()
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _checked(precision, core), "PERFORMANCE_HINT": hint}
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _checked(precision), "PERFORMANCE_HINT": hint}
         if streams is not None:
             if streams < 1:
                 msg = f"The number of streams must be at least 1: got {streams}."
@@ -147,11 +147,11 @@ def digest_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _checked(precision: str, core: openvino.Core) -> str:
+def _checked(precision: str) -> str:
     if precision not in PRECISIONS:
         msg = f"precision must be one of {', '.join(PRECISIONS)}: got '{precision}'."
         raise ValueError(msg)
-    if precision == BF16 and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
+    if precision not in precisions_of_this_machine():
         msg = "This CPU does not compute in bf16: use f32."
         raise ValueError(msg)
     return precision
