@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_stfpm import MapContrast, MapSmoothing, Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.feature_distance import feature_distances
-from anomalib_stfpm.reproduction.all_runs import CONFIGURATION_FILE
+from anomalib_stfpm.output_folder import CONFIGURATION_FILE
 from anomalib_stfpm.reproduction.run import RESULT_FILE, STUDENT_CHECKPOINT
 from anomalib_stfpm.resize import enlarge
 

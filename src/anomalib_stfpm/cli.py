@@ -11,9 +11,9 @@ from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
 
 from . import data  # noqa: F401  registers the datamodules
 from .registry import honour_seed
-from .verbs import import_checkpoint, reproduce
+from .verbs import compare, import_checkpoint, reproduce
 
-VERBS: dict[str, ModuleType] = {"import-checkpoint": import_checkpoint, "reproduce": reproduce}
+VERBS: dict[str, ModuleType] = {"compare": compare, "import-checkpoint": import_checkpoint, "reproduce": reproduce}
 
 
 def main() -> None:

@@ -33,11 +33,14 @@ class RawEvaluator(Evaluator):
 
     Args:
         test_metrics: Metrics to test with.
+
+    Attributes:
+        prediction: What the model returned last, before post-processing; ``None`` where that is no prediction.
     """
 
     def __init__(self, test_metrics: list[AnomalibMetric]) -> None:
         super().__init__(test_metrics=test_metrics)
-        self._prediction: InferenceBatch | None = None
+        self.prediction: InferenceBatch | None = None
         self._hook: Any = None
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -60,11 +63,11 @@ class RawEvaluator(Evaluator):
         """
         del trainer, pl_module
         self._hook.remove()
-        self._prediction = None
+        self.prediction = None
 
     def _remember(self, module: nn.Module, arguments: Any, prediction: Any) -> None:  # noqa: ANN401
         del module, arguments
-        self._prediction = prediction if isinstance(prediction, InferenceBatch) else None
+        self.prediction = prediction if isinstance(prediction, InferenceBatch) else None
 
     def on_test_batch_end(  # noqa: D417
         self,
@@ -84,7 +87,7 @@ class RawEvaluator(Evaluator):
             batch: Post-processed batch.
         """
         del trainer, pl_module, outputs, args, kwargs
-        predicted = self._prediction if self._prediction is not None else batch
+        predicted = self.prediction if self.prediction is not None else batch
         metric: Any
         for metric in self.test_metrics:
             ranked = set(RANKED_FIELDS) & set(metric.fields)

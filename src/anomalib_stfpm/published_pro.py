@@ -44,15 +44,31 @@ class _PublishedPRO(Metric):
         self.masks.append(masks.reshape(-1, *size) > 0)
 
     def compute(self) -> torch.Tensor:
+        maps = dim_zero_cat(self.maps)
+        highest, lowest = maps.max().double(), maps.min().double()
+        if not (highest - lowest).isfinite():
+            return torch.tensor(torch.nan, device=maps.device)
+        masks = dim_zero_cat(self.masks)
+        if not masks.any() or masks.all() or highest == lowest:
+            return torch.tensor(0.0, device=maps.device)
+        false_positive_rate, overlap = self.curve()
+        within = false_positive_rate <= self.fpr_limit
+        return _rescaled_area(false_positive_rate[within], overlap[within]).float()
+
+    def curve(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cut all maps at every threshold.
+
+        They must hold more than one value, and the masks some of the pixels but not all.
+
+        Returns:
+            False-positive rate and mean overlap of the regions at each threshold, both rising, of shape
+            ``(thresholds,)``.
+        """
         maps, masks = dim_zero_cat(self.maps).double().flatten(), dim_zero_cat(self.masks)
         regions = _regions(masks)
         region_sizes = torch.bincount(regions)
         background = len(maps) - len(regions)
         highest, lowest = maps.max(), maps.min()
-        if not (highest - lowest).isfinite():
-            return torch.tensor(torch.nan, device=maps.device)
-        if not len(regions) or not background or highest == lowest:
-            return torch.tensor(0.0, device=maps.device)
         steps = torch.arange(self.thresholds, dtype=torch.double, device=maps.device)
         step = (highest - lowest) / self.thresholds
         thresholds = highest - steps * step
@@ -61,9 +77,7 @@ class _PublishedPRO(Metric):
         false_positives = self._cumulated(first) - self._cumulated(first_in_regions)
         share_of_region = (1 / region_sizes.double())[regions]
         overlap = self._cumulated(first_in_regions, share_of_region) / (len(region_sizes) - 1)
-        false_positive_rate = false_positives / background
-        within = false_positive_rate <= self.fpr_limit
-        return _rescaled_area(false_positive_rate[within], overlap[within]).float()
+        return false_positives / background, overlap
 
     def _cumulated(self, first: torch.Tensor, weight: torch.Tensor | None = None) -> torch.Tensor:
         """Weight (or number) of the pixels that exceed each threshold."""

@@ -1,9 +1,9 @@
 """Writing files so that none is ever half there."""
 
 import os
-import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -29,24 +29,23 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         ...     (Path(folder) / "results.txt").read_text()
         'all of it'
     """
-    temporary: Path | None = None
+    # The name is this thread's alone; one that is left behind by a power cut is written over.
+    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_native_id()}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(descriptor)
-        temporary = Path(name)
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         if durable:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        msg = f"'{path}' cannot be written ({error.strerror or error})."
-        raise OSError(msg) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            msg = f"'{path}' cannot be written ({error.strerror or error})."
+            raise OSError(msg) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,9 +74,3 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     """
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -7,10 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from .picture import Picture
+from .resize import Pixels
 
 _SHARE_OF_THE_HEAT_MAP = 0.4
 # The fastest settings: heat maps are smooth, so more effort would not make the files much smaller.
-_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+_PNG = [
+    *(cv2.IMWRITE_PNG_COMPRESSION, 1),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY),
+]
 
 
 def heat_map(anomaly_map: npt.NDArray[np.float32], size: tuple[int, int]) -> Picture:
@@ -23,11 +28,24 @@ def heat_map(anomaly_map: npt.NDArray[np.float32], size: tuple[int, int]) -> Pic
     Returns:
         A picture of shape ``(*size, 3)``, red first.
     """
-    grey = (anomaly_map.clip(0, 1) * 255).round().astype(np.uint8)
+    grey = cv2.convertScaleAbs(anomaly_map.clip(0, 1), alpha=255)
     if grey.shape != size:
-        grey = cv2.resize(grey, size[::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-    coloured: Any = cv2.applyColorMap(grey, cv2.COLORMAP_JET)
-    return coloured[..., ::-1]  # type: ignore[no-any-return]
+        grey = cv2.resize(grey, size[::-1], interpolation=cv2.INTER_LINEAR)
+    coloured: Any = cv2.cvtColor(cv2.applyColorMap(grey, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    return coloured  # type: ignore[no-any-return]
+
+
+def as_picture(pixels: Pixels) -> Picture:
+    """Make a picture of what the network takes.
+
+    Args:
+        pixels: A picture of shape ``(1, 3, H, W)``, with values from 0 to 1.
+
+    Returns:
+        It, of shape ``(H, W, 3)``.
+    """
+    picture: Any = cv2.merge([cv2.convertScaleAbs(channel, alpha=255) for channel in pixels[0]])
+    return picture  # type: ignore[no-any-return]
 
 
 def overlay(picture: Picture, coloured: Picture) -> Picture:
@@ -56,5 +74,5 @@ def as_png(picture: Picture) -> bytes:
     Returns:
         It as PNG.
     """
-    _, encoded = cv2.imencode(".png", picture[..., ::-1], _PNG)
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _PNG)
     return encoded.tobytes()

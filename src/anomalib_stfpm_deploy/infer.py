@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import files
 from .arguments import Parser
-from .heat_map import as_png, heat_map, overlay
+from .heat_map import as_picture, as_png, heat_map, overlay
 from .network import F32, PRECISIONS, THROUGHPUT, Network, digest_of
 from .picture import SUFFIXES, UnreadablePictureError, read_picture
 from .progress import Progress
@@ -146,14 +146,15 @@ class _Job:
             picture = read_picture(path)
         except UnreadablePictureError as error:
             return Result(name, version, unreadable=str(error))
-        prediction = self._network.predict(picture)
+        pixels = self._network.prepare(picture)
+        prediction = self._network.predict(pixels)
         heat_map_name = overlay_name = None
         if self._with_pictures:
             heat_map_name, overlay_name = (f"{folder}/{name}.png" for folder in (HEAT_MAPS, OVERLAYS))
-            height, width = picture.shape[:2] if self._full_size else prediction.anomaly_map.shape
-            coloured = heat_map(prediction.anomaly_map, (height, width))
+            shown = picture if self._full_size else as_picture(pixels)
+            coloured = heat_map(prediction.anomaly_map, (shown.shape[0], shown.shape[1]))
             files.write_bytes(self._folder / heat_map_name, as_png(coloured), durable=False)
-            files.write_bytes(self._folder / overlay_name, as_png(overlay(picture, coloured)), durable=False)
+            files.write_bytes(self._folder / overlay_name, as_png(overlay(shown, coloured)), durable=False)
         return Result(name, version, prediction.score, prediction.is_anomalous, heat_map_name, overlay_name)
 
 

@@ -60,8 +60,22 @@ def resident_bytes() -> int | None:
     Returns:
         Bytes in memory; ``None`` where the system does not say.
     """
+    return _bytes_of_this_process("VmRSS")
+
+
+def peak_bytes() -> int | None:
+    """Measure the most memory that this process has ever had.
+
+    Returns:
+        Bytes in memory; ``None`` where the system does not say.
+    """
+    return _bytes_of_this_process("VmHWM")
+
+
+def _bytes_of_this_process(field: str) -> int | None:
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmRSS:"))
-    return int(line.split()[1]) * 1024
+    lines = status.read_text(encoding="utf-8").splitlines()
+    found = [line for line in lines if line.startswith(f"{field}:")]
+    return int(found[0].split()[1]) * 1024 if found else None

@@ -83,17 +83,17 @@ class Network:
         """
         return resize_antialiased(picture, self.input_size or (picture.shape[0], picture.shape[1]))
 
-    def predict(self, picture: Picture) -> Prediction:
+    def predict(self, pixels: Pixels) -> Prediction:
         """Find defects in a picture.
 
         Args:
-            picture: A picture of shape ``(H, W, 3)``.
+            pixels: What :meth:`prepare` has made of the picture, of shape ``(1, 3, H, W)``.
 
         Returns:
             Score, label and anomaly map.
         """
         request = self._request()
-        request.start_async({0: self.prepare(picture)}, share_inputs=True)
+        request.start_async({0: pixels}, share_inputs=True)
         request.wait()
         label = bool(request.get_tensor("pred_label").data.flat[0]) if "pred_label" in self._outputs else None
         anomaly_map = np.array(request.get_tensor("anomaly_map").data[0, 0], np.float32)

@@ -32,18 +32,17 @@ def resize_antialiased(picture: Picture, size: tuple[int, int]) -> Pixels:
     pixels: Pixels = picture.reshape(height, width * channels).astype(np.float32)
     pixels *= np.float32(1 / 255)
     if size[0] != height:
-        pixels = _along_first_axis(pixels, size[0])
-    pixels = np.ascontiguousarray(pixels.reshape(size[0], width, channels).transpose(1, 2, 0)).reshape(width, -1)
+        resized = np.empty((size[0], width * channels), np.float32)
+        for outputs, inputs, weights in _bands(height, size[0]):
+            np.matmul(weights, pixels[inputs], out=resized[outputs])
+        pixels = resized
+    rows = np.ascontiguousarray(pixels.reshape(size[0], width, channels).transpose(2, 0, 1)).reshape(-1, width)
     if size[1] != width:
-        pixels = _along_first_axis(pixels, size[1])
-    return np.ascontiguousarray(pixels.reshape(size[1], channels, size[0]).transpose(1, 2, 0))[np.newaxis]
-
-
-def _along_first_axis(pixels: Pixels, resized: int) -> Pixels:
-    result = np.empty((resized, pixels.shape[1]), np.float32)
-    for outputs, inputs, weights in _bands(len(pixels), resized):
-        np.matmul(weights, pixels[inputs], out=result[outputs])
-    return result
+        resized = np.empty((len(rows), size[1]), np.float32)
+        for outputs, inputs, weights in _bands(width, size[1]):
+            resized[:, outputs] = rows[:, inputs] @ weights.T
+        rows = resized
+    return rows.reshape(1, channels, *size)
 
 
 @lru_cache(maxsize=_DIFFERENT_LENGTHS)

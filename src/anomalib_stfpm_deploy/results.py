@@ -149,10 +149,21 @@ def _as_csv(results: list[Result]) -> str:
     writer.writerow(["picture", "score", "is_anomalous", "heat_map", "overlay", "unreadable"])
     for result in results:
         row = (result.picture, result.score, result.is_anomalous, result.heat_map, result.overlay, result.unreadable)
-        writer.writerow(["" if value is None else _harmless(value) for value in row])
+        writer.writerow(["" if value is None else harmless(value) for value in row])
     return text.getvalue()
 
 
-def _harmless(value: object) -> object:
-    """Keep a spreadsheet from taking the name of a file for a formula."""
+def harmless(value: object) -> object:
+    """Keep a spreadsheet from taking a name for a formula.
+
+    Args:
+        value: A value of a CSV file.
+
+    Returns:
+        It, with an apostrophe before a text that would be taken for a formula.
+
+    Example:
+        >>> harmless("=1+1"), harmless(-1.5)
+        ("'=1+1", -1.5)
+    """
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

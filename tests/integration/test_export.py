@@ -208,7 +208,7 @@ def test_all_runtimes_agree_on_pictures_of_any_size_and_mode(tmp_path: Path, mon
         names = [output.name for output in onnx.get_outputs()]
         assert_agree(dict(zip(names, onnx.run(None, {"input": picture}), strict=True)), truth)
         for network in (fixed, open_size):
-            prediction = network.predict(read_picture(path))
+            prediction = network.predict(network.prepare(read_picture(path)))
             assert_agree({"pred_score": prediction.score, "anomaly_map": prediction.anomaly_map}, truth)
             assert prediction.is_anomalous == bool(expected.pred_label)
 

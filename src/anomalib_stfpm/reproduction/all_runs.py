@@ -1,6 +1,5 @@
 """All runs of a reproduction: every category with every seed, going on where it was interrupted."""
 
-import json
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from rich.progress import (
 
 from anomalib_stfpm import teacher_weights
 from anomalib_stfpm.lightning_model import Stfpm
+from anomalib_stfpm.output_folder import remember_configuration
 from anomalib_stfpm_deploy import files
 
 from . import category as pictures
@@ -27,7 +27,6 @@ from . import report
 from .protocol import Protocol
 from .run import RESULT_FILE, configuration, read_result, run
 
-CONFIGURATION_FILE = "configuration.json"
 ERROR_FILE = "error.txt"
 
 
@@ -65,7 +64,7 @@ def reproduce(
     names = list(dict.fromkeys(categories or pictures.categories_in(root)))
     _check_names_and_seeds(names, seeds)
     model = make_model()
-    _check_configuration(output, {"root": str(root.resolve()), **configuration(model, protocol)})
+    remember_configuration(output, {"root": str(root.resolve()), **configuration(model, protocol)})
     folders = {(name, seed): output / name / f"seed_{seed}" for name in names for seed in dict.fromkeys(seeds)}
     unfinished = {each for each, folder in folders.items() if read_result(folder) is None}
     if unfinished and isinstance(model, Stfpm):
@@ -105,29 +104,6 @@ def _check_names_and_seeds(names: Sequence[str], seeds: Sequence[int]) -> None:
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
         msg = f"seeds must be at least one number from 0 to 4294967295: got {list(seeds)}."
         raise ValueError(msg)
-
-
-def _check_configuration(output: Path, now: dict[str, Any]) -> None:
-    """Remember the configuration of an output folder, and refuse another one in it."""
-    path = output / CONFIGURATION_FILE
-    if not path.is_file():
-        files.write_text(path, json.dumps(now, indent=2) + "\n")
-        return
-    before, after = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(now)
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            msg = (
-                f"'{output}' holds results with {key} {before.get(key)!r}, not {after.get(key)!r}: give another output "
-                "folder, or the configuration that those were made with."
-            )
-            raise ValueError(msg)
-
-
-def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat
 
 
 def _results(output: Path) -> list[dict[str, Any]]:

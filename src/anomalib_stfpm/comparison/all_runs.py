@@ -1,0 +1,257 @@
+"""All runs of a comparison, each in a process of its own, going on where they were interrupted."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from anomalib_stfpm import environment, teacher_weights
+from anomalib_stfpm.output_folder import remember_configuration
+from anomalib_stfpm_deploy import files
+
+from . import report
+from .conditions import Conditions
+from .contestant import Contestant, made_datamodule
+from .pretrained import pretrained
+from .record import CategoryResults, RunResult, record
+from .run import RESULT_FILE, Job
+
+LOG_FILE, OUTCOME_FILE, TIMING_FILE = "log.txt", "outcome.json", "timing.json"
+
+Data = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Run:
+    category: str
+    folder: Path
+    job: Job
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """What became of it, once it has been tried."""
+        return _read(self.folder / OUTCOME_FILE)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.outcome is not None and self.outcome["problem"] is None
+
+    @property
+    def result(self) -> RunResult:
+        outcome = self.outcome or {"problem": None}
+        measured = _read(self.folder / RESULT_FILE)
+        return RunResult(self.job.contestant.name, self.job.seed, self.folder, measured, outcome["problem"])
+
+
+def compare(
+    data: Mapping[str, Data],
+    contestants: Sequence[Contestant],
+    conditions: Conditions,
+    output: Path,
+    seeds: Sequence[int] = (0,),
+) -> dict[str, Any]:
+    """Train, test, export and time models on the same pictures, and report.
+
+    A run (a category, a model, a seed) that has finished is not done again, any other is done from its start. The
+    report is written again after every run.
+
+    Args:
+        data: By category, ``class_path`` and ``init_args`` of its datamodule.
+        contestants: The models.
+        conditions: What is the same for all models.
+        output: Folder to write to.
+        seeds: Seeds, each for a run of every model on every category. The models of the first are exported.
+
+    Returns:
+        The record that the report is made from, see :func:`anomalib_stfpm.comparison.record.record`.
+
+    Raises:
+        OSError: If the teacher's weights are missing or out of reach, or the output cannot be written.
+        ValueError: If an argument is not valid, or ``output`` holds results of another configuration.
+        KeyboardInterrupt: If the user interrupts it.
+    """
+    runs = _runs(data, contestants, conditions, output, seeds)
+    _check(runs, conditions)
+    configuration = {"data": dict(data), "conditions": asdict(conditions), "seed_exported": seeds[0]}
+    remember_configuration(output, _plain(configuration))
+    for run in runs:
+        remember_configuration(run.folder, _plain(asdict(run.job.contestant)))
+    unreadable = {category: problem for category in data if (problem := _problem_of_pictures(data[category]))}
+    about = _plain({**configuration, "seeds": list(seeds), "environment": environment.describe()})
+
+    def write_report() -> dict[str, Any]:
+        categories = []
+        for category in data:
+            results = [run.result for run in runs if run.category == category and run.outcome is not None]
+            timing = _read(output / _as_file_name(category) / TIMING_FILE) or {}
+            categories.append(CategoryResults(category, results, timing, unreadable.get(category)))
+        made = record(about, categories)
+        report.write(output, made)
+        return made
+
+    waiting = [run for run in runs if not run.is_finished and run.category not in unreadable]
+    with Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    ) as progress:
+        task = progress.add_task("", total=len(runs), completed=len(runs) - len(waiting))
+        for run in waiting:
+            progress.update(task, description=f"{run.category}, {run.job.contestant.name}, seed {run.job.seed}")
+            problem = _carry_out(run)
+            files.write_text(run.folder / OUTCOME_FILE, json.dumps({"problem": problem}) + "\n")
+            progress.console.print(_line(run), highlight=False, markup=False, soft_wrap=True)
+            progress.advance(task)
+            write_report()
+        for category in data:
+            progress.update(task, description=f"{category}, timing")
+            _time([run for run in runs if run.category == category], output / _as_file_name(category), conditions)
+    for category, problem in unreadable.items():
+        Console(stderr=True).print(f"Missing: {category}: {problem}", markup=False, highlight=False, soft_wrap=True)
+    return write_report()
+
+
+def _runs(
+    data: Mapping[str, Data],
+    contestants: Sequence[Contestant],
+    conditions: Conditions,
+    output: Path,
+    seeds: Sequence[int],
+) -> list[_Run]:
+    names = [contestant.name for contestant in contestants]
+    for kind, given in (("models", names), ("categories", list(data))):
+        if not given or len({_as_file_name(name) for name in given}) < len(given):
+            msg = f"{kind} must be at least one, with names that differ: got {given}."
+            raise ValueError(msg)
+    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
+        msg = f"seeds must be at least one number from 0 to 4294967295, each once: got {list(seeds)}."
+        raise ValueError(msg)
+    return [
+        _Run(
+            category,
+            output / _as_file_name(category) / _as_file_name(contestant.name) / f"seed_{seed}",
+            Job(contestant, conditions, _plain(of_category), seed, exports=seed == seeds[0]),
+        )
+        for category, of_category in data.items()
+        for seed in seeds
+        for contestant in contestants
+    ]
+
+
+def _as_file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
+
+
+def _check(runs: Sequence[_Run], conditions: Conditions) -> None:
+    """Fail now where every run would."""
+    if any(not run.is_finished for run in runs):
+        teacher_weights.read(conditions.backbone, conditions.teacher_weights)
+    for contestant in {run.job.contestant.name: run.job.contestant for run in runs}.values():
+        with pretrained(conditions.backbone, None):
+            contestant.make(conditions)
+    for data in {run.category: run.job.data for run in runs}.values():
+        made_datamodule(data)
+
+
+def _problem_of_pictures(data: Data) -> str | None:
+    datamodule = made_datamodule(data)
+    try:
+        datamodule.prepare_data()
+        datamodule.setup()
+    except Exception as error:
+        # Whatever it is, the other categories go on.
+        return f"its pictures cannot be found ({type(error).__name__}: {_last_line(str(error))})."
+    return None
+
+
+def _carry_out(run: _Run) -> str | None:
+    """Do a run in a process of its own; why it has not finished, if it has not."""
+    run.job.write(run.folder)
+    minutes = run.job.conditions.time_limit
+    log = run.folder / LOG_FILE
+    command = [sys.executable, "-m", "anomalib_stfpm.comparison.run", str(run.folder)]
+    # The process ends with its standard input, that is, also when this one is killed.
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        code = process.wait(timeout=60 * minutes)
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        return f"It was stopped after {minutes:g} minutes, the time_limit."
+    except BaseException:
+        _kill(process)
+        raise
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+    if code == 0:
+        return None
+    if code == -signal.SIGKILL:
+        return "The system killed it, most likely because memory ran out."
+    if code < 0:
+        return f"It crashed ({signal.strsignal(-code)}); its log is '{log}'."
+    return f"{_last_line(log.read_text(encoding='utf-8', errors='replace'))} (its log is '{log}')"
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+    process.wait()
+
+
+def _time(runs: Sequence[_Run], folder: Path, conditions: Conditions) -> None:
+    """Time all exported models of a category in turns, unless that is done."""
+    models = {}
+    for run in runs:
+        for kind, exported in ((run.result.measured or {}).get("exported") or {}).items():
+            path = run.folder / exported["path"]
+            models[str(path)] = {"model": run.job.contestant.name, "kind": kind, "changed": path.stat().st_mtime_ns}
+    before = _read(folder / TIMING_FILE)
+    if not models or (before is not None and before["models"] == models):
+        return
+    temporary = folder / f".{TIMING_FILE}"
+    command = [sys.executable, "-m", "anomalib_stfpm_deploy", "time", "--output", str(temporary), "--model", *models]
+    options = ["--rounds", str(conditions.rounds), "--seconds", str(conditions.seconds)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    problem = None if done.returncode == 0 else f"Timing failed: {_last_line(done.stderr or done.stdout)}"
+    timings = (_read(temporary) or {}).get("timings", [])
+    for timing in timings:
+        exported = models[timing["model"]]
+        timing |= {"model": exported["model"], "kind": exported["kind"]}
+    temporary.unlink(missing_ok=True)
+    made = {"models": models, "timings": timings, "problem": problem}
+    files.write_text(folder / TIMING_FILE, json.dumps(made, indent=2) + "\n")
+
+
+def _line(run: _Run) -> str:
+    result = run.result
+    metrics = (result.measured or {}).get("metrics", {})
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None)
+    said = ". ".join(part for part in (figures, result.problem) if part)
+    return f"{run.category}, {result.model}, seed {result.seed}: {said}"
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "It said nothing"
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """In values that JSON knows."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read

@@ -1,0 +1,55 @@
+"""What is the same for all models that are compared."""
+
+from dataclasses import dataclass
+
+from anomalib_stfpm.lightning_model import PAPER_BACKBONE
+from anomalib_stfpm.teacher_weights import HUB
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions under which every model is trained, tested and timed.
+
+    Args:
+        backbone: timm model of every model that has a backbone.
+        teacher_weights: Its weights: ``hub``, ``package`` or a file, as for :class:`anomalib_stfpm.Stfpm`. All models
+            get the same ones.
+        input_size: Height and width in pixels that pictures are resized to.
+        max_epochs: Number of epochs of models that train in epochs.
+        val_split_ratio: Share of the normal training pictures that sets thresholds and, where a model chooses among its
+            students, chooses. No model sees a test picture before the test.
+        accelerator: What to train on, as Lightning names it: ``auto``, ``cpu``, ``gpu``, ...
+        time_limit: Minutes that a model may take for a category and a seed, from start to exported files.
+        rounds: Turns of 10 pictures that each exported model gets when latency is measured.
+        seconds: How long the throughput of each exported model is measured.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    backbone: str = PAPER_BACKBONE
+    teacher_weights: str = HUB
+    input_size: tuple[int, int] = (256, 256)
+    max_epochs: int = 20
+    val_split_ratio: float = 0.2
+    accelerator: str = "auto"
+    time_limit: float = 60.0
+    rounds: int = 20
+    seconds: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("max_epochs", "rounds"):
+            if getattr(self, name) < 1:
+                msg = f"{name} must be at least 1: got {getattr(self, name)}."
+                raise ValueError(msg)
+        for name in ("time_limit", "seconds"):
+            if not getattr(self, name) > 0:
+                msg = f"{name} must be positive: got {getattr(self, name)}."
+                raise ValueError(msg)
+        if min(self.input_size) < 1:
+            msg = f"input_size must be a height and a width in pixels: got {list(self.input_size)}."
+            raise ValueError(msg)
+        if not 0 < self.val_split_ratio < 1:
+            msg = f"val_split_ratio must be between 0 and 1: got {self.val_split_ratio}."
+            raise ValueError(msg)

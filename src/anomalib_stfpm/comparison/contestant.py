@@ -1,0 +1,207 @@
+"""A model that is compared, and how it is made under the conditions that are the same for all."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from anomalib.data import AnomalibDataModule
+from anomalib.models.components import AnomalibModule
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from anomalib_stfpm.feature_pyramid import available_levels
+from anomalib_stfpm.lightning_model import Stfpm
+
+from .conditions import Conditions
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model to compare.
+
+    Args:
+        class_path: Class path of a model of anomalib, or its bare name.
+        name: What reports call it; the class's name unless given.
+        init_args: Arguments of the class. What the conditions say is filled in where they do not.
+        max_epochs: Number of epochs, if not that of the conditions.
+        train_batch_size: Pictures in a training batch, if not the datamodule's.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    class_path: str
+    name: str = ""
+    init_args: dict[str, Any] = field(default_factory=dict)
+    max_epochs: int | None = None
+    train_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers, and give it a name."""
+        for option in ("max_epochs", "train_batch_size"):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                msg = f"{option} of a model must be at least 1: got {value!r}."
+                raise ValueError(msg)
+        if not self.name:
+            object.__setattr__(self, "name", self.class_path.rpartition(".")[2])
+
+    @classmethod
+    def read(cls, given: str | Mapping[str, Any]) -> "Contestant":
+        """Read what a user has given.
+
+        Args:
+            given: A class path, or a mapping with ``class_path`` and any of the other arguments.
+
+        Returns:
+            The contestant.
+
+        Raises:
+            ValueError: If it is not one.
+        """
+        if isinstance(given, str):
+            return cls(given)
+        known = list(inspect.signature(cls).parameters)
+        unknown = [key for key in given if key not in known]
+        if unknown or not isinstance(given.get("class_path"), str):
+            problem = f"'{unknown[0]}' is not known" if unknown else "class_path is missing"
+            msg = f"A model to compare is a class path, or has {', '.join(known)}: {problem} in {dict(given)}."
+            raise ValueError(msg)
+        return cls(**given)
+
+    def make(self, conditions: Conditions) -> AnomalibModule:
+        """Make the model.
+
+        Where the class has a ``backbone``, it and the pre-processing are those of the conditions, and ``layers`` are
+        the levels of the same strides that the class takes by default. Other models keep their own pre-processing.
+
+        Args:
+            conditions: What is the same for all models.
+
+        Returns:
+            The model, without evaluator and visualizer.
+
+        Raises:
+            ValueError: If there is no such class, or it refuses its arguments.
+        """
+        init_args = dict(self.init_args)
+        parameters = inspect.signature(class_of(self.class_path)).parameters
+        has_backbone = "backbone" in parameters
+        if has_backbone:
+            init_args.setdefault("backbone", conditions.backbone)
+            strides = _default_strides(parameters)
+            if strides and "layers" not in init_args:
+                init_args["layers"] = _levels_of(init_args["backbone"], strides, self.name)
+        if "teacher_weights" in parameters:
+            init_args.setdefault("teacher_weights", conditions.teacher_weights)
+        model: AnomalibModule = made(
+            AnomalibModule, self.class_path, {**init_args, "evaluator": False, "visualizer": False}, self.name
+        )
+        if "pre_processor" not in self.init_args:
+            if has_backbone:
+                model.pre_processor = Stfpm.configure_pre_processor(
+                    conditions.input_size, backbone=init_args["backbone"]
+                )
+            else:
+                model.pre_processor = model.configure_pre_processor(conditions.input_size)
+        return model
+
+
+DEFAULT_MODELS = (
+    Contestant("anomalib_stfpm.Stfpm", "Stfpm"),
+    Contestant("anomalib.models.Stfpm", "anomalib's Stfpm"),
+    # The smallest share of its paper: choosing takes time in proportion, and 10 % take a CPU hours.
+    Contestant("anomalib.models.Patchcore", "PatchCore", {"coreset_sampling_ratio": 0.01}),
+    # What anomalib draws for a ResNet-18, and asks for with any other backbone.
+    Contestant("anomalib.models.Padim", "PaDiM", {"n_features": 100}),
+)
+
+
+def class_of(class_path: str, base: type = AnomalibModule) -> type:
+    """Find a class.
+
+    Args:
+        class_path: Its class path, or the bare name of a subclass that has been imported.
+        base: What it is a subclass of.
+
+    Returns:
+        The class.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--class", type=type[base])
+    try:
+        found: type = parser.instantiate_classes(parser.parse_object({"class": class_path}))["class"]
+    except (ArgumentError, ValueError) as error:
+        msg = f"'{class_path}' is not a {base.__name__}: give the class path of one, such as anomalib.models.Padim."
+        raise ValueError(msg) from error
+    return found
+
+
+def made(base: type, class_path: str, init_args: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
+    """Make an instance as anomalib's command line would.
+
+    Args:
+        base: What it is an instance of, a model or a datamodule.
+        class_path: Class path or bare name.
+        init_args: Arguments, as a YAML file would have them.
+        name: What an error calls it.
+
+    Returns:
+        The instance.
+
+    Raises:
+        ValueError: If there is no such class, or it refuses its arguments.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(base, "made", fail_untyped=False, required=True)
+    try:
+        parsed = parser.parse_object({"made": {"class_path": class_path, "init_args": dict(init_args)}})
+        return parser.instantiate_classes(parsed).made
+    except (ArgumentError, ValueError, TypeError) as error:
+        msg = f"{name} cannot be made: {_last_line(error)}"
+        raise ValueError(msg) from error
+
+
+def made_datamodule(data: Namespace | Mapping[str, Any]) -> AnomalibDataModule:
+    """Make a datamodule.
+
+    Args:
+        data: Its ``class_path`` and ``init_args``.
+
+    Returns:
+        The datamodule.
+
+    Raises:
+        ValueError: If there is no such class, or it refuses its arguments.
+    """
+    datamodule: AnomalibDataModule = made(
+        AnomalibDataModule, data["class_path"], data.get("init_args") or {}, "The datamodule"
+    )
+    return datamodule
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _default_strides(parameters: Mapping[str, inspect.Parameter]) -> list[int]:
+    """Strides of the levels that a model takes by default from the backbone that it takes by default."""
+    layers = getattr(parameters.get("layers"), "default", None)
+    backbone = parameters["backbone"].default
+    if not isinstance(backbone, str) or not isinstance(layers, list | tuple):
+        return []
+    levels = available_levels(backbone)
+    return [levels[layer] for layer in layers if layer in levels]
+
+
+def _levels_of(backbone: str, strides: list[int], name: str) -> list[str]:
+    by_stride = {stride: level for level, stride in available_levels(backbone).items()}
+    missing = [stride for stride in strides if stride not in by_stride]
+    if missing:
+        msg = f"'{backbone}' has no level of stride {missing[0]} for {name}: give its layers in init_args."
+        raise ValueError(msg)
+    return [by_stride[stride] for stride in strides]

@@ -1,0 +1,88 @@
+"""A comparison as one page that needs nothing but a browser."""
+
+import base64
+import json
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from . import plots
+from .predictions import FALSE_ALARMS, HITS, MISSES
+from .table import COLUMNS, cells
+
+_TEMPLATE = "page.html.jinja"
+
+
+def page(record: Mapping[str, Any]) -> str:
+    """Write a comparison as HTML, with plots and pictures in it. What users have named is escaped.
+
+    Args:
+        record: What :func:`anomalib_stfpm.comparison.record.record` has made.
+
+    Returns:
+        The page.
+    """
+    template = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    categories = [_category(name, details, record) for name, details in record["categories"].items()]
+    about = json.dumps(record["about"], indent=2)
+    return environment.from_string(template).render(
+        categories=categories, problems=record["problems"], about=about, columns=COLUMNS
+    )
+
+
+def _category(name: str, details: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [row for row in record["table"] if row["category"] == name]
+    runs = [run for run in details["runs"] if "metrics" in run]
+    first = {run["model"]: run for run in reversed(runs)}  # of the first seed
+    models = [row["model"] for row in rows if row["model"] in first]
+    drawn = {
+        "Accuracy against latency": plots.accuracy_against_latency(rows),
+        "ROC": plots.curve(
+            {model: first[model]["curves"]["ROC"] for model in models if "ROC" in first[model]["curves"]}, "ROC"
+        ),
+        "PRO": plots.curve(
+            {model: first[model]["curves"]["PRO"] for model in models if "PRO" in first[model]["curves"]}, "PRO"
+        ),
+        "Scores": plots.histograms({model: _scores(first[model]) for model in models}) if models else None,
+    }
+    return {
+        "name": name,
+        "verdict": record["verdicts"].get(name, "Nothing was measured."),
+        "notes": details["notes"],
+        "rows": [cells(row) for row in rows],
+        "plots": {title: Markup(svg) for title, svg in drawn.items() if svg is not None},
+        "pictures": {model: _pictures(first[model]) for model in models},
+    }
+
+
+def _scores(run: Mapping[str, Any]) -> tuple[list[float], list[float], float | None]:
+    good, defective = (
+        [one["score"] for one in run["scores"] if one["is_defective"] is is_defective] for is_defective in (False, True)
+    )
+    return good, defective, run["threshold"]
+
+
+def _pictures(run: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    folder = Path(run["folder"]) / "pictures"
+    said = {HITS: ("found", "missed"), MISSES: ("found", "missed"), FALSE_ALARMS: ("false alarm", "taken for good")}
+    return {
+        kind: [
+            {
+                "name": "/".join(Path(one["path"]).parts[-2:]),
+                "score": f"{one['score']:.3g}",
+                "said": said[kind][0 if one["is_anomalous"] else 1],
+                "sources": [_inline(folder / one[part]) for part in ("picture", "overlay") if part in one],
+            }
+            for one in pictures
+        ]
+        for kind, pictures in run["pictures"].items()
+    }
+
+
+def _inline(path: Path) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"

@@ -1,0 +1,233 @@
+"""What a model says of the test pictures: the same record for every model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+import numpy.typing as npt
+import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import AUPRO, AUROC, F1Score
+from sklearn.metrics import roc_curve
+
+from anomalib_stfpm.evaluator import RawEvaluator
+from anomalib_stfpm.published_pro import PublishedPRO
+from anomalib_stfpm_deploy import files
+from anomalib_stfpm_deploy.heat_map import heat_map, overlay
+from anomalib_stfpm_deploy.picture import Picture
+
+METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "AUPRO")
+HITS, MISSES, FALSE_ALARMS = "most confident hits", "worst misses", "worst false alarms"
+
+_FPR_LIMIT = 0.3  # AUPRO's
+_POINTS = 200  # of a curve: more are not seen
+_SHOWN = 4  # pictures of each kind
+_NOTHING = (torch.zeros(0), torch.zeros(0, dtype=torch.bool))
+_HOTTEST = 99.5  # percentile of the shown maps that is red
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a test picture.
+
+    Args:
+        path: The picture's file.
+        is_defective: Whether it has a defect.
+        score: Image score, before post-processing.
+        is_anomalous: Whether the score is above the threshold.
+        picture: The picture as the model saw it, of shape ``(H, W, 3)``.
+        anomaly_map: Anomaly map of shape ``(H, W)``, before post-processing; ``None`` of a model that makes none.
+        mask: Where the defect is, of shape ``(H, W)``; ``None`` without masks.
+    """
+
+    path: str
+    is_defective: bool
+    score: float
+    is_anomalous: bool
+    picture: Picture
+    anomaly_map: npt.NDArray[np.float32] | None
+    mask: npt.NDArray[np.bool_] | None
+
+
+class Predictions(RawEvaluator):
+    """An evaluator that also keeps what the model says of every picture.
+
+    Args:
+        mean: Mean of each channel that pictures are normalised with.
+        std: Standard deviation of each channel.
+
+    Attributes:
+        all: The predictions, in the order of the datamodule.
+    """
+
+    def __init__(self, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)) -> None:
+        pixels = ["anomaly_map", "gt_mask"]
+        super().__init__(
+            [
+                AUROC(fields=["pred_score", "gt_label"], prefix="image_", strict=False),
+                F1Score(fields=["pred_label", "gt_label"], prefix="image_", strict=False),
+                AUROC(fields=pixels, prefix="pixel_", strict=False),
+                AUPRO(fields=pixels, strict=False),
+            ]
+        )
+        self.all: list[Prediction] = []
+        self._mean, self._std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (mean, std))
+
+    def on_test_batch_end(  # noqa: D417
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: ImageBatch,
+        *args: Any,  # noqa: ANN401
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Update every metric and keep the predictions.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+            outputs: Not used.
+            batch: Post-processed batch.
+        """
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
+        raw: Any = self.prediction if self.prediction is not None else batch
+        values: Any = batch
+        images = (values.image.cpu().as_subclass(torch.Tensor) * self._std + self._mean).clamp(0, 1) * 255
+        pictures = images.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+        maps, masks = (
+            None if found is None else found.detach().float().cpu().as_subclass(torch.Tensor).flatten(0, -3).numpy()
+            for found in (raw.anomaly_map, values.gt_mask)
+        )
+        for index, path in enumerate(values.image_path):
+            self.all.append(
+                Prediction(
+                    path=str(path),
+                    is_defective=bool(values.gt_label[index]),
+                    score=float(raw.pred_score.flatten()[index]),
+                    is_anomalous=bool(values.pred_label.flatten()[index]),
+                    picture=pictures[index],
+                    anomaly_map=None if maps is None else maps[index],
+                    mask=None if masks is None else masks[index] > 0,
+                )
+            )
+
+
+def notes(predictions: list[Prediction]) -> list[str]:
+    """Say what could not be measured, and why.
+
+    Args:
+        predictions: All predictions.
+
+    Returns:
+        A sentence for each reason.
+    """
+    found = []
+    defective = [prediction for prediction in predictions if prediction.is_defective]
+    if not defective:
+        found.append("There is no defective test picture: nothing of how well defects are found was measured.")
+    elif len(defective) == len(predictions):
+        found.append("There is no good test picture: AUROC and AUPRO were not measured.")
+    if all(prediction.mask is None for prediction in predictions):
+        found.append("There are no masks: how well defects are located was not measured.")
+    return found
+
+
+def measured(metrics: Mapping[str, float], predictions: list[Prediction]) -> dict[str, float | None]:
+    """Leave out metrics that the test pictures do not allow.
+
+    Args:
+        metrics: What the test has logged.
+        predictions: All predictions.
+
+    Returns:
+        A value for each of :data:`METRICS`; ``None`` for those that mean nothing.
+    """
+    labels = {prediction.is_defective for prediction in predictions}
+    masks = [prediction.mask for prediction in predictions if prediction.mask is not None]
+    allowed = {
+        "image_AUROC": labels == {False, True},
+        "image_F1Score": True in labels,
+        "pixel_AUROC": any(mask.any() for mask in masks) and not all(mask.all() for mask in masks),
+    }
+    allowed["AUPRO"] = allowed["pixel_AUROC"]
+    return {name: metrics[name] if allowed[name] and name in metrics else None for name in METRICS}
+
+
+def curves(predictions: list[Prediction]) -> dict[str, list[list[float]]]:
+    """Draw the curves whose areas are the metrics.
+
+    Args:
+        predictions: All predictions.
+
+    Returns:
+        ``ROC``: true-positive rate of pictures against false-positive rate; ``PRO``: mean overlap of the regions
+        against the false-positive rate of pixels, up to 0.3. Each two lists, of at most 200 points. Left out where
+        pictures or masks do not allow it.
+    """
+    found = {}
+    labels = [prediction.is_defective for prediction in predictions]
+    if len(set(labels)) == 2:
+        false_positives, true_positives, _ = roc_curve(labels, [prediction.score for prediction in predictions])
+        found["ROC"] = _thinned(false_positives, true_positives)
+    masked = [
+        (one.anomaly_map, one.mask) for one in predictions if one.anomaly_map is not None and one.mask is not None
+    ]
+    maps, masks = (torch.from_numpy(np.stack(parts)) for parts in zip(*masked, strict=True)) if masked else _NOTHING
+    if masks.any() and not masks.all() and maps.min() < maps.max():
+        metric: Any = PublishedPRO()
+        metric.update(ImageBatch(image=torch.zeros(len(maps), 3, 1, 1), anomaly_map=maps, gt_mask=masks))
+        false_positive_rate, overlap = metric.curve()
+        within = false_positive_rate <= _FPR_LIMIT
+        found["PRO"] = _thinned(false_positive_rate[within].numpy(), overlap[within].numpy())
+    return found
+
+
+def _thinned(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> list[list[float]]:
+    """Leave out points of a rising curve that lie close to others."""
+    along = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    kept = np.unique([0, *np.searchsorted(along, np.linspace(0, along[-1], _POINTS)), len(x) - 1])
+    kept = kept[kept < len(x)]
+    return [[round(float(value), 5) for value in values[kept]] for values in (x, y)]
+
+
+def write_pictures(predictions: list[Prediction], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Write the pictures that a model is most sure of and those that it errs most in, with heat maps.
+
+    Args:
+        predictions: All predictions.
+        folder: Where to write.
+
+    Returns:
+        For hits, misses and false alarms the pictures in order, each with ``path``, ``score``, ``is_anomalous``, and
+        the names of the files ``picture`` and, of models that make maps, ``overlay``.
+    """
+    defective = sorted((one for one in predictions if one.is_defective), key=lambda one: one.score)
+    good = sorted((one for one in predictions if not one.is_defective), key=lambda one: one.score)
+    shown = {HITS: defective[: -_SHOWN - 1 : -1], MISSES: defective[:_SHOWN], FALSE_ALARMS: good[: -_SHOWN - 1 : -1]}
+    maps = [one.anomaly_map for group in shown.values() for one in group if one.anomaly_map is not None]
+    coldest, hottest = np.percentile(np.stack(maps), [0, _HOTTEST]) if maps else (0, 1)
+    written: dict[str, list[dict[str, Any]]] = {}
+    for kind, group in shown.items():
+        written[kind] = []
+        for number, one in enumerate(group):
+            parts = {"picture": one.picture}
+            if one.anomaly_map is not None:
+                stretched = (one.anomaly_map - coldest) / max(hottest - coldest, np.finfo(np.float32).tiny)
+                height, width = one.picture.shape[:2]
+                coloured = heat_map(stretched.astype(np.float32), (height, width))
+                parts["overlay"] = overlay(one.picture, coloured)
+            names = {part: f"{kind.replace(' ', '_')}_{number}_{part}.jpg" for part in parts}
+            for part, picture in parts.items():
+                files.write_bytes(folder / names[part], _as_jpeg(picture), durable=False)
+            written[kind].append({"path": one.path, "score": one.score, "is_anomalous": one.is_anomalous, **names})
+    return written
+
+
+def _as_jpeg(picture: Picture) -> bytes:
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    return encoded.tobytes()

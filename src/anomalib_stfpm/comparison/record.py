@@ -1,0 +1,197 @@
+"""What a comparison has found: every figure that a report shows is made here from the runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from .predictions import METRICS
+from .run import FLOAT, INT8
+
+Row = dict[str, Any]
+
+ONE_SEED_SPREAD = 0.005
+"""By how much accuracies must differ to count as different where a single seed gives no spread."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came out of a run.
+
+    Args:
+        model: The model's name.
+        seed: The seed.
+        folder: The run's folder.
+        measured: What the run has written; ``None`` if it came to nothing.
+        problem: Why it has not finished, if it has not.
+    """
+
+    model: str
+    seed: int
+    folder: Path
+    measured: dict[str, Any] | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class CategoryResults:
+    """What came out of all runs on a category.
+
+    Args:
+        category: Its name.
+        runs: Runs that have been tried.
+        timing: Timings of all exported models, made in turns.
+        problem: Why its pictures cannot be used, if they cannot.
+    """
+
+    category: str
+    runs: Sequence[RunResult]
+    timing: Mapping[str, Any]
+    problem: str | None = None
+
+
+def record(about: Mapping[str, Any], categories: Sequence[CategoryResults]) -> dict[str, Any]:
+    """Put together all that a report shows.
+
+    Args:
+        about: What the comparison was made with.
+        categories: The results.
+
+    Returns:
+        ``about``, ``table``, ``verdicts``, ``problems``, and by category the ``notes`` and ``runs``.
+    """
+    table = [row for category in categories for row in _rows(category)]
+    return {
+        "about": dict(about),
+        "verdicts": {
+            category.category: verdict([row for row in table if row["category"] == category.category])
+            for category in categories
+            if category.problem is None
+        },
+        "table": table,
+        "problems": [sentence for category in categories for sentence in _problems(category)],
+        "categories": {
+            category.category: {
+                "notes": sorted({note for run in category.runs for note in (run.measured or {}).get("notes", [])}),
+                "runs": [
+                    {"model": run.model, "seed": run.seed, "folder": run.folder.as_posix(), **(run.measured or {})}
+                    for run in category.runs
+                ],
+                "timings": list(category.timing.get("timings", [])),
+            }
+            for category in categories
+        },
+    }
+
+
+def _rows(category: CategoryResults) -> list[Row]:
+    rows = []
+    for model in dict.fromkeys(run.model for run in category.runs):
+        runs = [run for run in category.runs if run.model == model and run.measured is not None]
+        row: Row = {"category": category.category, "model": model, "seeds": [run.seed for run in runs]}
+        measured = [run.measured for run in runs if run.measured is not None]
+        for metric in METRICS:
+            values = [one["metrics"][metric] for one in measured if one["metrics"][metric] is not None]
+            row[metric] = mean(values) if values else None
+            row[f"{metric}_std"] = stdev(values) if len(values) > 1 else None
+        for name in ("fit_seconds", "fit_peak_bytes"):
+            values = [one[name] for one in measured if one[name] is not None]
+            row[name] = mean(values) if values else None
+        exported: dict[str, Any] = next((one["exported"] for one in measured if one["exported"]), {})
+        in_float, in_8_bits = exported.get(FLOAT, {}), exported.get(INT8, {})
+        row["size_bytes"], row["int8_size_bytes"] = in_float.get("size_bytes"), in_8_bits.get("size_bytes")
+        row["score_difference"] = in_float.get("score_difference")
+        row["map_difference"] = in_float.get("map_difference")
+        agreement = in_8_bits.get("agreement", {})
+        row["int8_score_correlation"] = agreement.get("score_correlation")
+        row["int8_image_AUROC_change"] = _change(agreement, "image_AUROC")
+        row["int8_AUPRO_change"] = _change(agreement, "AUPRO")
+        timings = [timing for timing in category.timing.get("timings", []) if timing["model"] == model]
+        for label, timing in _labelled(timings).items():
+            for name in ("median_ms", "p95_ms", "pictures_per_second"):
+                row[f"{label}_{name}"] = timing.get(name)
+        rows.append(row)
+    return rows
+
+
+def _change(agreement: Mapping[str, Any], metric: str) -> float | None:
+    before, after = (agreement.get(f"{kind}_metrics", {}).get(metric) for kind in ("float", "quantized"))
+    return None if before is None or after is None else after - before
+
+
+FORMATS = ("f32", "bf16", "int8")
+"""In what an exported model is timed. What INT8 leaves in floating point is in bf16 where the CPU has that."""
+
+
+def _labelled(timings: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    labelled: dict[str, Mapping[str, Any]] = {label: {} for label in FORMATS}
+    for timing in timings:  # of 8 bits the last is kept: bf16 where the CPU has it, as OpenVINO would have it
+        labelled["int8" if timing["kind"] == INT8 else timing["precision"]] = timing
+    return labelled
+
+
+def _problems(category: CategoryResults) -> list[str]:
+    found = [f"{category.category}: {category.problem}"] if category.problem else []
+    for run in category.runs:
+        where = f"{category.category}, {run.model}, seed {run.seed}"
+        problems = [*([run.problem] if run.problem else []), *(run.measured or {}).get("problems", [])]
+        found += [f"{where}: {problem}" for problem in problems]
+    if category.timing.get("problem"):
+        found.append(f"{category.category}: {category.timing['problem']}")
+    return found
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Say in a sentence or two which model to deploy on a category.
+
+    Among the models whose accuracy is that of the best, but for the spread over the seeds, it is the fastest. Accuracy
+    is the mean of image AUROC and, where there are masks, AUPRO.
+
+    Args:
+        rows: The category's rows of the table.
+
+    Returns:
+        The verdict, made from the figures.
+    """
+    judged = [row for row in rows if row["image_AUROC"] is not None]
+    if not judged:
+        return "No model could be judged."
+    best = max(judged, key=_accuracy)
+    equal = [row for row in judged if _accuracy(best) - _accuracy(row) <= max(_spread(best), _spread(row))]
+    timed = [row for row in equal if row.get("f32_median_ms") is not None]
+    said = [f"{best['model']} is the most accurate: {_figures(best)}."]
+    if not timed:
+        return said[0]
+    chosen = min(timed, key=lambda row: row["f32_median_ms"])
+    others = [row for row in equal if row is not best]
+    if others:
+        names = _list([row["model"] for row in others])
+        said.append(f"Within the spread of the seeds, {names} {'is' if len(others) == 1 else 'are'} as accurate.")
+    fastest = min((row for row in judged if row.get("f32_median_ms")), key=lambda row: row["f32_median_ms"])
+    said.append(f"Deploy {chosen['model']}, which takes {chosen['f32_median_ms']:.1f} ms a picture in float32")
+    if fastest is chosen:
+        said[-1] += ", the least of all."
+    else:
+        times = chosen["f32_median_ms"] / fastest["f32_median_ms"]
+        said[-1] += f"; {fastest['model']} is {times:.1f} times as fast, with {_figures(fastest)}."
+    return " ".join(said)
+
+
+def _accuracy(row: Row) -> float:
+    values = [row[metric] for metric in ("image_AUROC", "AUPRO") if row[metric] is not None]
+    return float(mean(values))
+
+
+def _spread(row: Row) -> float:
+    spreads = [row[f"{metric}_std"] for metric in ("image_AUROC", "AUPRO") if row[f"{metric}_std"] is not None]
+    return mean(spreads) if spreads else ONE_SEED_SPREAD
+
+
+def _figures(row: Row) -> str:
+    named = [("image_AUROC", "an image AUROC"), ("AUPRO", "an AUPRO")]
+    return _list([f"{name} of {row[metric]:.3f}" for metric, name in named if row[metric] is not None])
+
+
+def _list(names: Sequence[str]) -> str:
+    return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)

@@ -1,0 +1,266 @@
+"""One run of a comparison: train, test and export a model on a category with a seed, in a process of its own.
+
+``python -m anomalib_stfpm.comparison.run FOLDER`` does what ``FOLDER/job.json`` says.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nncf
+import openvino
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode
+from anomalib.deploy import CompressionType
+from anomalib.engine import Engine
+from anomalib.models.components import AnomalibModule
+from lightning.pytorch import seed_everything
+from torchvision.transforms.v2 import Normalize
+
+from anomalib_stfpm import environment, teacher_weights
+from anomalib_stfpm.export import StfpmExport
+from anomalib_stfpm.openvino import PicturesOf, measure_agreement
+from anomalib_stfpm.openvino.prediction import predicted
+from anomalib_stfpm.pre_processor import flat
+from anomalib_stfpm_deploy import files, machine
+
+from . import predictions
+from .conditions import Conditions
+from .contestant import Contestant, made_datamodule
+from .pretrained import pretrained
+
+JOB_FILE, RESULT_FILE = "job.json", "result.json"
+PICTURES = "pictures"
+FLOAT, INT8 = "float", "int8"
+
+_COMPARED = 50  # pictures of the exported model and of torch
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one run does.
+
+    Args:
+        contestant: The model.
+        conditions: What is the same for all models.
+        data: ``class_path`` and ``init_args`` of the datamodule.
+        seed: Seed of the model, the held-out pictures and the order of the others.
+        exports: Whether the trained model is exported.
+    """
+
+    contestant: Contestant
+    conditions: Conditions
+    data: dict[str, Any]
+    seed: int
+    exports: bool
+
+    def write(self, folder: Path) -> None:
+        """Write it for :meth:`read`.
+
+        Args:
+            folder: The run's folder.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        files.write_text(folder / JOB_FILE, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> "Job":
+        """Read what :meth:`write` has written.
+
+        Args:
+            folder: The run's folder.
+
+        Returns:
+            The job.
+        """
+        read = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
+        conditions = Conditions(**{**read["conditions"], "input_size": tuple(read["conditions"]["input_size"])})
+        return cls(Contestant(**read["contestant"]), conditions, read["data"], read["seed"], read["exports"])
+
+
+def run(job: Job, folder: Path) -> None:
+    """Train, test and export a model, and write ``result.json`` after each step that may be the last.
+
+    Args:
+        job: What to do.
+        folder: Where to write.
+    """
+    seed_everything(job.seed, workers=True)
+    datamodule = datamodule_of(job)
+    model = _model(job)
+    model.evaluator = evaluator = predictions.Predictions(*_normalisation(model))
+    with TemporaryDirectory() as folder_of_engine:
+        engine = Engine(
+            default_root_dir=folder_of_engine,
+            max_epochs=job.contestant.max_epochs or job.conditions.max_epochs,
+            accelerator=job.conditions.accelerator,
+            devices=1,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        start = time.perf_counter()
+        engine.fit(model, datamodule=datamodule)
+        fit_seconds, peak = time.perf_counter() - start, machine.peak_bytes()
+        (metrics,) = engine.test(model, datamodule=datamodule, verbose=False)
+    processor: Any = model.post_processor
+    result: dict[str, Any] = {
+        "metrics": predictions.measured(metrics, evaluator.all),
+        "fit_seconds": fit_seconds,
+        "fit_peak_bytes": peak,
+        "threshold": float(processor.image_threshold) if processor is not None else None,
+        "scores": [{"path": one.path, "is_defective": one.is_defective, "score": one.score} for one in evaluator.all],
+        "curves": predictions.curves(evaluator.all),
+        "pictures": predictions.write_pictures(evaluator.all, folder / PICTURES),
+        "notes": predictions.notes(evaluator.all),
+        "problems": [],
+        "exported": {},
+        "environment": environment.describe(),
+    }
+    _write(folder, result)
+    if job.exports:
+        evaluator.all.clear()
+        _export(model.cpu().eval(), datamodule, job.conditions, folder, result)
+
+
+def datamodule_of(job: Job) -> AnomalibDataModule:
+    """Make a job's datamodule, which holds out normal training pictures for validation.
+
+    Args:
+        job: The job.
+
+    Returns:
+        The datamodule.
+
+    Raises:
+        ValueError: If its class refuses its arguments.
+    """
+    datamodule = made_datamodule(job.data)
+    datamodule.seed = job.seed
+    datamodule.val_split_mode = ValSplitMode.FROM_TRAIN
+    datamodule.val_split_ratio = job.conditions.val_split_ratio
+    if job.contestant.train_batch_size is not None:
+        datamodule.train_batch_size = job.contestant.train_batch_size
+    return datamodule
+
+
+def _model(job: Job) -> AnomalibModule:
+    backbone = job.conditions.backbone
+    with pretrained(backbone, teacher_weights.read(backbone, job.conditions.teacher_weights)):
+        return job.contestant.make(job.conditions)
+
+
+def _normalisation(model: AnomalibModule) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that a model's pre-processor normalises with."""
+    transform = getattr(model.pre_processor, "transform", None)
+    found = [part for part in flat(transform) if isinstance(part, Normalize)]
+    return (tuple(found[-1].mean), tuple(found[-1].std)) if found else ((0.0,), (1.0,))
+
+
+def _export(
+    model: AnomalibModule, datamodule: AnomalibDataModule, conditions: Conditions, folder: Path, result: dict[str, Any]
+) -> None:
+    """Export in floating point and in 8 bits. What does not work is a problem of that format alone."""
+    exported: dict[str, Any] = result["exported"]
+
+    def step(name: str, do: Callable[[], dict[str, Any]]) -> None:
+        try:
+            exported[name] = do()
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            result["problems"].append(f"The export to {name} failed: {type(error).__name__}: {lines[0]}")
+        _write(folder, result)
+
+    step(FLOAT, lambda: _export_float(model, datamodule, conditions, folder))
+    if FLOAT in exported:
+        step(INT8, lambda: _export_int8(model, datamodule, folder, folder / exported[FLOAT]["path"]))
+
+
+def _export_float(
+    model: Any,  # noqa: ANN401  # an AnomalibModule, which the type checker thinks no StfpmExport can be
+    datamodule: AnomalibDataModule,
+    conditions: Conditions,
+    folder: Path,
+) -> dict[str, Any]:
+    # Of a fixed batch size, for graphs that take no other than they were exported with.
+    options: Any = (
+        {} if isinstance(model, StfpmExport) else {"onnx_kwargs": {"dynamic_shapes": None, "opset_version": 18}}
+    )
+    path = model.to_openvino(folder / FLOAT, input_size=conditions.input_size, **options)
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pictures = PicturesOf(datamodule, _transform(model), openvino.Core().read_model(path))
+    scores, maps = [0.0], [0.0]
+    for held_out in islice(pictures.test(), _COMPARED):
+        there: Any = predicted(compiled, held_out)
+        with torch.inference_mode():
+            here = model(torch.from_numpy(held_out.picture))
+        scores.append(_largest_difference(here.pred_score, there.pred_score))
+        if here.anomaly_map is not None and there.anomaly_map is not None:
+            maps.append(_largest_difference(here.anomaly_map, there.anomaly_map))
+    return {**_files(path, folder), "score_difference": max(scores), "map_difference": max(maps)}
+
+
+def _largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float((first.flatten() - second.flatten()).abs().max())
+
+
+def _export_int8(
+    model: Any,  # noqa: ANN401  # see above
+    datamodule: AnomalibDataModule,
+    folder: Path,
+    in_float: Path,
+) -> dict[str, Any]:
+    if isinstance(model, StfpmExport):
+        path = model.to_openvino(folder / INT8, compression_type=CompressionType.INT8_PTQ, datamodule=datamodule)
+        agreement = json.loads(path.with_suffix(".agreement.json").read_text(encoding="utf-8"))
+    else:
+        # What anomalib's INT8_PTQ does, but for pictures of another size than the model's, which it fails on.
+        float_model = openvino.Core().read_model(in_float)
+        pictures = PicturesOf(datamodule, _transform(model), float_model)
+        calibration = pictures.calibration()
+        quantized = nncf.quantize(float_model.clone(), nncf.Dataset(calibration), subset_size=len(calibration))
+        path = folder / INT8 / in_float.relative_to(folder / FLOAT)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(quantized, path, compress_to_fp16=False)
+        agreement = measure_agreement(float_model, quantized, pictures.test()).as_dict()
+    return {**_files(path, folder), "agreement": agreement}
+
+
+def _transform(model: AnomalibModule) -> Any:  # noqa: ANN401  # a transform of torchvision, or none
+    return getattr(model.pre_processor, "transform", None)
+
+
+def _files(path: Path, folder: Path) -> dict[str, Any]:
+    size = sum(part.stat().st_size for part in (path, path.with_suffix(".bin")))
+    return {"path": path.relative_to(folder).as_posix(), "size_bytes": size}
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    files.write_text(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    """Run the job in the folder that the command line names, and end if the process that asked for it does."""
+    threading.Thread(target=_end_with_standard_input, daemon=True).start()
+    folder = Path(sys.argv[1])
+    run(Job.read(folder), folder)
+
+
+def _end_with_standard_input() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Results of one configuration in one folder, so that a job that goes on never mixes two."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from anomalib_stfpm_deploy import files
+
+CONFIGURATION_FILE = "configuration.json"
+
+
+def remember_configuration(folder: Path, now: dict[str, Any]) -> None:
+    """Remember what an output folder's results are made with, and refuse anything else in it.
+
+    Args:
+        folder: The output folder.
+        now: What results are to be made with, in values that JSON knows.
+
+    Raises:
+        ValueError: If the folder holds results that were made with something else.
+        OSError: If the folder cannot be written to.
+    """
+    path = folder / CONFIGURATION_FILE
+    if not path.is_file():
+        files.write_text(path, json.dumps(now, indent=2) + "\n")
+        return
+    before, after = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(now)
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            msg = (
+                f"'{folder}' holds results with {key} {before.get(key)!r}, not {after.get(key)!r}: give another output "
+                "folder, or the configuration that those were made with."
+            )
+            raise ValueError(msg)
+
+
+def _flat(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
