@@ -38,6 +38,7 @@ from .peers import without_weights
 
 BACKBONE = "resnet18"
 INPUT_SIZE = (256, 256)
+OURS = ("ours", "ours, INT8")
 JPEG_QUALITY = 95
 
 _SECONDS_BETWEEN = 1.0
@@ -78,7 +79,9 @@ def export_all(root: Path, category: str, folder: Path) -> dict[str, Path]:
     datamodule = MVTecLayout(root, category, num_workers=0)
     int8: dict[str, Any] = {"compression_type": CompressionType.INT8_PTQ, "datamodule": datamodule}
     return {
-        "anomalib's": theirs.to_openvino(folder / "anomalibs", input_size=INPUT_SIZE),
+        "anomalib's": theirs.to_openvino(
+            folder / "anomalibs", input_size=INPUT_SIZE, onnx_kwargs={"opset_version": 18}
+        ),
         "ours": ours.to_openvino(folder / "ours"),
         "ours, INT8": ours.to_openvino(folder / "ours_int8", **int8),
     }
@@ -156,6 +159,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder that holds the category")
     parser.add_argument("--category", required=True)
     parser.add_argument("--pictures", type=int, default=1000, help="number of JPEG pictures to infer; 0 for none")
+    parser.add_argument("--infer", nargs="+", choices=OURS, default=OURS, help="models to infer them with")
     parser.add_argument("--size", type=int, help="height and width of the JPEG pictures; as they are, by default")
     parser.add_argument("--rounds", type=int, default=100, help="see anomalib-stfpm time")
     parser.add_argument("--seconds", type=float, default=10.0, help="see anomalib-stfpm time")
@@ -174,7 +178,7 @@ def main() -> None:
         if arguments.pictures:
             pictures = folder / "pictures"
             write_pictures(arguments.root / arguments.category, arguments.pictures, arguments.size, pictures)
-            for name in ("ours", "ours, INT8"):
+            for name in arguments.infer:
                 for timing in (one for one in timings if one.model == name):
                     label = f"{name}, {timing.precision}"
                     output = folder / f"output_{len(runs)}"

@@ -1,6 +1,5 @@
 """The command ``anomalib-stfpm``: anomalib's whole command line with this package registered, and its own verbs."""
 
-import re
 import sys
 import traceback
 from types import ModuleType
@@ -10,6 +9,7 @@ from anomalib.cli.cli import main as anomalib_main
 from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
 
 from . import data  # noqa: F401  registers the datamodules
+from .refused_argument import sentence_of
 from .registry import honour_seed
 from .verbs import compare, import_checkpoint, reproduce
 
@@ -31,7 +31,7 @@ def main() -> None:
             sys.exit(VERBS[arguments[0]].main(arguments[1:]))
         anomalib_main()
     except (ValueError, OSError) as error:
-        sentence = _sentence_of_a_refused_argument(str(error)) or (str(error) if _is_of_this_package(error) else None)
+        sentence = sentence_of(str(error)) or (str(error) if _is_of_this_package(error) else None)
         if sentence is None:
             raise
         sys.exit(f"anomalib-stfpm: error: {sentence}")
@@ -47,9 +47,3 @@ def _print_verbs() -> None:
 def _is_of_this_package(error: BaseException) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return bool(frame.f_globals["__name__"].startswith("anomalib_stfpm."))
-
-
-def _sentence_of_a_refused_argument(message: str) -> str | None:
-    """What a class says of its arguments, out of all that jsonargparse says of the types it has tried before it."""
-    listed = re.search(r"\nErrors:(\n.*?)\nGiven value type: ", message, re.DOTALL)
-    return listed[1].rpartition("\n  - ")[2].strip() if listed else None

@@ -1,5 +1,6 @@
 """The stock ``anomalib`` command works with the plugin, on a machine without a network."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from safetensors.torch import save_file
 
 from anomalib_stfpm import Stfpm, teacher_weights
 from anomalib_stfpm.cli import main
+from tests.conftest import BACKBONE as RESNET
 from tests.conftest import CategoryWriter
 
 pytestmark = pytest.mark.integration
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 NO_NETWORK = Path(__file__).parent / "no_network"
 BACKBONE = "tf_efficientnet_lite0"
 
@@ -215,24 +218,20 @@ def test_a_published_student_is_imported_tested_and_predicted_with(
     assert predicted.model.model.teacher_is_loaded
 
 
-def test_the_benchmark_pipeline_accepts_the_class_path(
+def test_the_benchmark_pipeline_goes_through_the_grid_of_its_configuration(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
-    config = {
-        "accelerator": "cpu",
-        "benchmark": {
-            "seed": 0,
-            "model": {
-                "class_path": "anomalib_stfpm.Stfpm",
-                "init_args": {"teacher_weights": str(teacher_file), "input_size": [32, 32], "layers": ["layer1"]},
-            },
-            "data": {
-                "class_path": "MVTecAD",
-                "init_args": {"root": str(write_category("part")), "category": "part", "num_workers": 0},
-            },
-        },
+    config = yaml.safe_load((CONFIGS / "benchmark.yaml").read_text(encoding="utf-8"))
+    tiny = {"backbone": RESNET, "teacher_weights": str(teacher_file), "input_size": [32, 32], "layers": ["layer1"]}
+    config["benchmark"]["model"]["init_args"] |= tiny
+    config["benchmark"]["data"] = {
+        "class_path": "MVTecAD",
+        "init_args": {"root": str(write_category("part")), "category": "part", "num_workers": 0},
     }
     (tmp_path / "benchmark.yaml").write_text(yaml.safe_dump(config))
     run("anomalib-stfpm", "benchmark", "--config", "benchmark.yaml", cwd=tmp_path)
     (table,) = (tmp_path / "runs" / "benchmark").rglob("results.csv")
-    assert "image_AUROC" in table.read_text()
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model.init_args.schedule"] for row in rows] == ["constant", "one_cycle"]
+    assert all(0 <= float(row["image_AUROC"]) <= 1 for row in rows)

@@ -8,7 +8,7 @@ import pytest
 from openvino import opset13
 
 from anomalib_stfpm.openvino import Agreement
-from anomalib_stfpm.openvino.quantization import left_in_floating_point
+from anomalib_stfpm.openvino.quantization import left_in_floating_point, quantize
 
 AGREEMENT = Agreement(10, 0.9995, 0.9990, {"image_AUROC": 0.95, "AUPRO": 0.90}, {"image_AUROC": 0.948, "AUPRO": 0.896})
 
@@ -40,6 +40,18 @@ def test_depthwise_and_unbounded_convolutions_stay_and_the_stem_before_them() ->
     spatial = opset13.clamp(depthwise(stem, "depthwise"), 0, 6)
     projection = convolution(spatial, 4, "projection")
     assert left(convolution(projection, 4, "expansion"), picture) == {"stem", "depthwise", "expansion", "head"}
+
+
+def test_what_lies_a_quarter_beyond_normal_pictures_is_not_cut_off() -> None:
+    picture = opset13.parameter([1, 3, 8, 8], np.float32, name="picture")
+    features = opset13.relu(convolution(opset13.relu(convolution(picture, 3, "stem")), 4, "second"))
+    model = openvino.Model([opset13.result(opset13.multiply(features, features))], [picture])
+    normal = np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)
+    in_float, in_8_bits = (openvino.compile_model(each, "CPU") for each in (model, quantize(model, [normal])))
+    for factor in (1.0, 1.2):
+        expected, given = (compiled([factor * normal])[0] for compiled in (in_float, in_8_bits))
+        assert given == pytest.approx(expected, rel=0.05)
+    assert in_8_bits([2 * normal])[0].max() < 0.8 * in_float([2 * normal])[0].max()
 
 
 def test_a_model_that_agrees_has_no_shortcomings(caplog: pytest.LogCaptureFixture) -> None:

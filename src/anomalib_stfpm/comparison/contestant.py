@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from anomalib.data import AnomalibDataModule
@@ -11,6 +12,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from anomalib_stfpm.feature_pyramid import available_levels
 from anomalib_stfpm.lightning_model import Stfpm
+from anomalib_stfpm.refused_argument import sentence_of
 
 from .conditions import Conditions
 
@@ -20,7 +22,7 @@ class Contestant:
     """A model to compare.
 
     Args:
-        class_path: Class path of a model of anomalib, or its bare name.
+        class_path: Class path of a model of anomalib.
         name: What reports call it; the class's name unless given.
         init_args: Arguments of the class. What the conditions say is filled in where they do not.
         max_epochs: Number of epochs, if not that of the conditions.
@@ -121,7 +123,7 @@ def class_of(class_path: str, base: type = AnomalibModule) -> type:
     """Find a class.
 
     Args:
-        class_path: Its class path, or the bare name of a subclass that has been imported.
+        class_path: Its class path.
         base: What it is a subclass of.
 
     Returns:
@@ -130,13 +132,14 @@ def class_of(class_path: str, base: type = AnomalibModule) -> type:
     Raises:
         ValueError: If there is none.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--class", type=type[base])
+    module, _, name = class_path.rpartition(".")
     try:
-        found: type = parser.instantiate_classes(parser.parse_object({"class": class_path}))["class"]
-    except (ArgumentError, ValueError) as error:
-        msg = f"'{class_path}' is not a {base.__name__}: give the class path of one, such as anomalib.models.Padim."
-        raise ValueError(msg) from error
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, base)):
+        msg = f"'{class_path}' is not the class path of a {base.__name__}, as anomalib.models.Padim is of a model."
+        raise ValueError(msg)
     return found
 
 
@@ -145,7 +148,7 @@ def made(base: type, class_path: str, init_args: Mapping[str, Any], name: str) -
 
     Args:
         base: What it is an instance of, a model or a datamodule.
-        class_path: Class path or bare name.
+        class_path: Its class path.
         init_args: Arguments, as a YAML file would have them.
         name: What an error calls it.
 
@@ -161,7 +164,8 @@ def made(base: type, class_path: str, init_args: Mapping[str, Any], name: str) -
         parsed = parser.parse_object({"made": {"class_path": class_path, "init_args": dict(init_args)}})
         return parser.instantiate_classes(parsed).made
     except (ArgumentError, ValueError, TypeError) as error:
-        msg = f"{name} cannot be made: {_last_line(error)}"
+        said = sentence_of(str(error)) or " ".join(str(error).split())
+        msg = f"{name} cannot be made: {said}"
         raise ValueError(msg) from error
 
 
@@ -181,11 +185,6 @@ def made_datamodule(data: Namespace | Mapping[str, Any]) -> AnomalibDataModule:
         AnomalibDataModule, data["class_path"], data.get("init_args") or {}, "The datamodule"
     )
     return datamodule
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__
 
 
 def _default_strides(parameters: Mapping[str, inspect.Parameter]) -> list[int]:

@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     conditions = made.instantiate_classes(given).conditions
     contestants = [Contestant.read(_plain(one)) for one in given.models or []] or list(DEFAULT_MODELS)
     try:
-        record = compare(_data(given), contestants, conditions, given.output, given.seeds)
+        record = compare(data_of(given), contestants, conditions, given.output, given.seeds)
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on with the run that was not finished.")
         return INTERRUPTED
@@ -73,8 +73,18 @@ def _plain(given: Any) -> Any:  # noqa: ANN401  # what jsonargparse makes of YAM
     return given.as_dict() if isinstance(given, Namespace) else given
 
 
-def _data(given: Namespace) -> dict[str, dict[str, Any]]:
-    """Class path and arguments of the datamodule of each category."""
+def data_of(given: Namespace) -> dict[str, dict[str, Any]]:
+    """Find the datamodule of each category.
+
+    Args:
+        given: The verb's arguments.
+
+    Returns:
+        By category, ``class_path`` and ``init_args`` of its datamodule.
+
+    Raises:
+        ValueError: If there are several categories, and the datamodule knows none.
+    """
     data: dict[str, Any] = _plain(given.data)
     arguments: Mapping[str, Any] = data.get("init_args") or {}
     if given.categories is None:

@@ -1,0 +1,235 @@
+"""Models are compared each in a process of its own, and nothing is lost when one fails or all are interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from anomalib_stfpm.comparison import Conditions, Contestant, compare
+from anomalib_stfpm.comparison.run import Job, run
+from anomalib_stfpm.verbs.compare import data_of, parser
+from tests.conftest import write_mask, write_picture
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = Path(__file__).parents[2]
+RAISES = "tests.integration.broken_models.Raises"
+PADIM = {"class_path": "anomalib.models.Padim", "name": "PaDiM", "init_args": {"n_features": 20}}
+
+
+def written(root: Path, *, masks: bool = True, defects: bool = True) -> Path:
+    for index in range(8):
+        write_picture(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
+    for index in range(3):
+        write_picture(root / "part" / "test" / "good" / f"{index:03}.png", seed=10 + index)
+        if defects:
+            write_picture(root / "part" / "test" / "bad" / f"{index:03}.png", seed=20 + index, defect=True)
+            if masks:
+                write_mask(root / "part" / "ground_truth" / "bad" / f"{index:03}.png")
+    return root
+
+
+def data(root: Path) -> dict[str, Any]:
+    return {
+        "class_path": "anomalib_stfpm.data.MVTecLayout",
+        "init_args": {"root": str(root), "category": "part", "train_batch_size": 4, "num_workers": 0},
+    }
+
+
+def conditions(teacher_file: Path, **changes: Any) -> Conditions:  # noqa: ANN401
+    tiny: dict[str, Any] = {"input_size": (64, 64), "max_epochs": 2, "accelerator": "cpu"}
+    return Conditions(**{"teacher_weights": str(teacher_file), **tiny, **changes})
+
+
+def start(root: Path, teacher_file: Path, output: Path) -> "subprocess.Popen[str]":
+    command = [
+        sys.executable, "-m", "anomalib_stfpm_deploy", "compare", "--data", "MVTecLayout", "--data.root", root,
+        "--data.category", "part", "--data.train_batch_size", "4", "--data.num_workers", "0",
+        "--models", "anomalib_stfpm.Stfpm", json.dumps(PADIM), RAISES, "--output", output,
+        "--conditions.teacher_weights", teacher_file, "--conditions.input_size", "[64, 64]",
+        "--conditions.max_epochs", "2", "--conditions.accelerator", "cpu", "--conditions.rounds", "1",
+        "--conditions.seconds", "0.1",
+    ]  # fmt: skip
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(list(map(str, command)), cwd=REPOSITORY, **pipes)
+
+
+@pytest.fixture(scope="module")
+def output(teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of a comparison that was killed during its second run, and started again."""
+    root, folder = written(tmp_path_factory.mktemp("pictures")), tmp_path_factory.mktemp("compared")
+    process = start(root, teacher_file, folder)
+    second = folder / "part" / "PaDiM" / "seed_0" / "log.txt"
+    while not second.is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    (child,) = psutil.Process(process.pid).children()
+    process.kill()
+    process.communicate()
+    child.wait(30)  # it ends with the process that has started it
+    kept = {path: path.read_bytes() for path in (folder / "part" / "Stfpm" / "seed_0").glob("*.json")}
+    process = start(root, teacher_file, folder)
+    said, errors = process.communicate()
+    assert process.returncode == 1, errors  # for one of the models fails
+    assert "comparison.html" in said
+    assert {path: path.read_bytes() for path in kept} == kept
+    return folder
+
+
+def test_a_comparison_goes_on_where_it_was_killed(output: Path) -> None:
+    record = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
+    assert [row["model"] for row in record["table"]] == ["Stfpm", "PaDiM", "Raises"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "comparison.csv", "comparison.html", "comparison.json", "comparison.md", "configuration.json", "part",
+    ]  # fmt: skip
+    for row in record["table"][:2]:
+        assert row["image_AUROC"] > 0.5
+        assert row["AUPRO"] > 0
+        assert row["score_difference"] < 1e-3
+        assert row["fit_seconds"] > 0
+        assert row["size_bytes"] > 1e6
+        assert row["f32_median_ms"] > 0
+        assert row["int8_median_ms"] > 0
+    assert (output / "comparison.html").stat().st_size > 1e5
+
+
+def test_the_interrupted_run_gives_what_an_uninterrupted_one_gives(
+    output: Path, teacher_file: Path, tmp_path: Path
+) -> None:
+    interrupted = json.loads((output / "part" / "PaDiM" / "seed_0" / "result.json").read_text(encoding="utf-8"))
+    job = json.loads((output / "part" / "PaDiM" / "seed_0" / "job.json").read_text(encoding="utf-8"))
+    run(Job(Contestant(**PADIM), conditions(teacher_file), job["data"], seed=0, exports=False), tmp_path)
+    again = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    for part in ("metrics", "scores", "curves", "threshold", "pictures"):
+        assert interrupted[part] == again[part]
+
+
+def test_a_model_that_raises_is_reported_in_words(output: Path) -> None:
+    record = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
+    (problem,) = record["problems"]
+    assert problem.startswith("part, Raises, seed 0: RuntimeError: nothing can be learned")
+    assert problem in (output / "comparison.md").read_text(encoding="utf-8")
+    assert record["table"][2]["image_AUROC"] is None
+
+
+def test_another_configuration_is_refused_there(output: Path, teacher_file: Path) -> None:
+    job = json.loads((output / "part" / "PaDiM" / "seed_0" / "job.json").read_text(encoding="utf-8"))
+    with pytest.raises(ValueError, match=r"holds results with conditions\.max_epochs 2, not 3"):
+        compare(
+            {"part": job["data"]},
+            [Contestant(**PADIM)],
+            conditions(teacher_file, max_epochs=3, rounds=1, seconds=0.1),
+            output,
+        )
+
+
+def test_a_model_that_takes_too_long_is_stopped(teacher_file: Path, tmp_path: Path) -> None:
+    short = conditions(teacher_file, time_limit=0.01)
+    record = compare({"part": data(written(tmp_path / "pictures"))}, [Contestant(**PADIM)], short, tmp_path / "output")
+    assert record["problems"] == ["part, PaDiM, seed 0: It was stopped after 0.01 minutes, the time_limit."]
+
+
+def test_a_model_that_the_system_kills_is_reported(
+    teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = tmp_path / "python"
+    dying.write_text("#!/bin/sh\nkill -9 $$\n")
+    dying.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dying))
+    pictures = {"part": data(written(tmp_path / "pictures"))}
+    record = compare(pictures, [Contestant(**PADIM)], conditions(teacher_file), tmp_path / "output")
+    assert record["problems"] == ["part, PaDiM, seed 0: The system killed it, most likely because memory ran out."]
+
+
+@pytest.mark.parametrize(
+    ("masks", "defects", "note", "measured"),
+    [
+        (False, True, "There are no masks", {"image_AUROC", "image_F1Score"}),
+        (True, False, "There is no defective test picture", set()),
+    ],
+)
+def test_what_pictures_do_not_allow_is_said(
+    masks: bool, defects: bool, note: str, measured: set[str], teacher_file: Path, tmp_path: Path
+) -> None:
+    root = written(tmp_path / "pictures", masks=masks, defects=defects)
+    run(Job(Contestant(**PADIM), conditions(teacher_file), data(root), seed=0, exports=False), tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert any(sentence.startswith(note) for sentence in result["notes"])
+    assert {name for name, value in result["metrics"].items() if value is not None} == measured
+
+
+def test_pictures_that_are_missing_cost_their_category_only(teacher_file: Path, tmp_path: Path) -> None:
+    pictures = {"gone": data(tmp_path / "gone")}
+    record = compare(pictures, [Contestant(**PADIM)], conditions(teacher_file), tmp_path / "output")
+    (problem,) = record["problems"]
+    assert problem.startswith("gone: its pictures cannot be found")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"contestants": [Contestant("anomalib.models.Padim")] * 2},
+            "models must be at least one, with names that dif",
+        ),
+        ({"contestants": []}, "models must be at least one"),
+        ({"seeds": [0, 0]}, r"seeds must be .*each once: got \[0, 0\]"),
+        ({"seeds": []}, "seeds must be at least one number"),
+        ({"conditions": Conditions(teacher_weights="nothing.pth")}, "teacher_weights 'nothing.pth' is not a file"),
+        ({"data": {"part": {"class_path": "anomalib.data.Nothing"}}}, "The datamodule cannot be made"),
+    ],
+)
+def test_what_every_run_would_fail_on_is_refused_at_once(
+    arguments: dict[str, Any], sentence: str, teacher_file: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {
+        "data": {"part": data(tmp_path)},
+        "contestants": [Contestant(**PADIM)],
+        "conditions": conditions(teacher_file),
+        "output": tmp_path / "output",
+        **arguments,
+    }
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        compare(**given)
+    assert not (tmp_path / "output").exists()
+
+
+def test_control_c_stops_the_run_and_says_how_to_go_on(teacher_file: Path, tmp_path: Path) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        pytest.skip("a job in the background ignores Ctrl-C")
+    process = start(written(tmp_path / "pictures"), teacher_file, tmp_path / "output")
+    log = tmp_path / "output" / "part" / "Stfpm" / "seed_0" / "log.txt"
+    while not log.is_file():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    (child,) = psutil.Process(process.pid).children()
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "the same command goes on" in said
+    assert not child.is_running()
+
+
+def test_several_categories_of_a_datamodule_are_compared(tmp_path: Path) -> None:
+    given = parser().parse_args(["--data", "MVTecAD", "--data.root", str(tmp_path), "--categories", "bottle", "cable"])
+    by_category = data_of(given)
+    assert {name: one["init_args"]["category"] for name, one in by_category.items()} == {
+        "bottle": "bottle", "cable": "cable",
+    }  # fmt: skip
+    one = parser().parse_args(["--data", "MVTecAD", "--data.category", "bottle"])
+    assert list(data_of(one)) == ["bottle"]
+    folder = ["--data", "Folder", "--data.name", "parts", "--data.normal_dir", "good"]
+    assert list(data_of(parser().parse_args(folder))) == ["parts"]
+    with pytest.raises(ValueError, match="Folder knows no categories"):
+        data_of(parser().parse_args([*folder, "--categories", "bottle"]))
+
+
+def test_no_temporary_file_is_left(output: Path) -> None:
+    assert list(output.rglob(".*")) == []

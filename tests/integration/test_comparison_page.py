@@ -1,0 +1,80 @@
+"""The page of a comparison works in a browser, offline."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anomalib_stfpm.comparison import report
+from tests.unit.comparison.records import compared
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")]
+
+ACCURACIES = {"A": [0.85, 0.87], "B": [0.95, 0.93], "C": [0.7, 0.7]}
+WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    report.write(tmp_path, compared(tmp_path, ACCURACIES, {"A": 20, "B": 10.5, "C": 100}))
+    return (tmp_path / "comparison.html").as_uri()
+
+
+@pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_it_opens_without_a_request_or_an_error(viewport: dict[str, int], browser: Any, address: str) -> None:  # noqa: ANN401
+    page = browser.new_page(viewport=viewport)
+    requests: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    assert errors == []
+    assert [url for url in requests if url != address and not url.startswith("data:")] == []
+    pictures = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+    assert pictures == [8] * (3 * 2 * 2)  # of three models a hit and a miss, each with its heat map
+    assert page.locator("svg").count() == 4
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.close()
+
+
+def test_the_table_is_sorted_by_a_click(browser: Any, address: str) -> None:  # noqa: ANN401
+    page = browser.new_page()
+    page.goto(address)
+    heading = page.get_by_role("button", name="image_AUROC")
+    models = page.locator("tbody td:first-child")
+    assert models.all_text_contents() == ["A", "B", "C"]
+    heading.click()
+    assert models.all_text_contents() == ["C", "A", "B"]
+    heading.click()
+    assert models.all_text_contents() == ["B", "A", "C"]
+    page.get_by_role("button", name="f32, ms").click()
+    assert models.all_text_contents() == ["B", "A", "C"]  # by number: 10.5, 20, 100
+    page.close()
+
+
+def test_it_is_dark_where_the_reader_wants_it(browser: Any, address: str) -> None:  # noqa: ANN401
+    colours = {}
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme)
+        page.goto(address)
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        text = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
+        colours[scheme] = (background, text)
+        page.close()
+    assert colours["light"] == ("rgb(255, 255, 255)", "rgb(26, 26, 26)")
+    assert colours["dark"] == ("rgb(22, 24, 28)", "rgb(230, 230, 230)")

@@ -1,0 +1,102 @@
+"""What a model says of the test pictures is kept and measured alike for every model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from anomalib_stfpm.comparison import predictions
+from anomalib_stfpm.comparison.predictions import FALSE_ALARMS, HITS, METRICS, MISSES, Prediction
+
+LOGGED = {"image_AUROC": 0.9, "image_F1Score": 0.8, "pixel_AUROC": 0.7, "AUPRO": 0.6}
+
+
+def predicted(number: int = 12, *, masks: bool = True) -> list[Prediction]:
+    """Predictions of good pictures and of defective ones, whose scores and maps are higher, but not all."""
+    generator = np.random.default_rng(0)
+    made = []
+    for index in range(number):
+        is_defective = index % 2 == 1
+        mask = np.zeros((16, 16), bool)
+        mask[4:8, 4:8] = is_defective
+        anomaly_map = (generator.random((16, 16)) + mask).astype(np.float32)
+        score = float(generator.random()) + 0.5 * is_defective
+        picture = np.full((16, 16, 3), 10 * (index % 20), np.uint8)
+        made.append(
+            Prediction(f"{index}.png", is_defective, score, score > 1, picture, anomaly_map, mask if masks else None)
+        )
+    return made
+
+
+def only(is_defective: bool) -> list[Prediction]:
+    return [one for one in predicted() if one.is_defective is is_defective]
+
+
+def test_all_is_measured_where_labels_and_masks_allow_it() -> None:
+    assert predictions.measured(LOGGED, predicted()) == LOGGED
+    assert predictions.notes(predicted()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "missing", "sentence"),
+    [
+        (predicted(masks=False), {"pixel_AUROC", "AUPRO"}, "There are no masks"),
+        (only(is_defective=False), set(METRICS), "There is no defective test picture"),
+        (only(is_defective=True), {"image_AUROC"}, "There is no good test picture"),
+    ],
+)
+def test_what_pictures_do_not_allow_is_left_out_and_said(
+    given: list[Prediction], missing: set[str], sentence: str
+) -> None:
+    measured = predictions.measured(LOGGED, given)
+    assert {name for name, value in measured.items() if value is None} == missing
+    assert [note for note in predictions.notes(given) if note.startswith(sentence)]
+    assert ("ROC" in predictions.curves(given)) is ("image_AUROC" not in missing)
+    assert ("PRO" in predictions.curves(given)) is ("AUPRO" not in missing)
+
+
+def test_the_area_under_the_curve_is_the_metric() -> None:
+    given = predicted(200)
+    x, y = predictions.curves(given)["ROC"]
+    area = roc_auc_score([one.is_defective for one in given], [one.score for one in given])
+    assert np.trapezoid(y, x) == pytest.approx(area, abs=2e-3)
+    assert len(x) <= 202
+
+
+def test_the_curve_of_regions_rises_up_to_the_limit() -> None:
+    x, y = predictions.curves(predicted())["PRO"]
+    assert x[0] >= 0
+    assert max(x) <= 0.3
+    assert max(y) <= 1
+    assert (np.diff(x) >= 0).all()
+    assert (np.diff(y) >= 0).all()
+
+
+def test_the_pictures_shown_are_the_surest_and_the_worst(tmp_path: Path) -> None:
+    given = predicted()
+    shown = predictions.write_pictures(given, tmp_path)
+    by_score = sorted(given, key=lambda one: one.score)
+    defective, good = ([one.path for one in by_score if one.is_defective is kind] for kind in (True, False))
+    assert [one["path"] for one in shown[HITS]] == defective[::-1][:4]
+    assert [one["path"] for one in shown[MISSES]] == defective[:4]
+    assert [one["path"] for one in shown[FALSE_ALARMS]] == good[::-1][:4]
+    for one in shown[HITS]:
+        picture = cv2.imread(str(tmp_path / one["picture"]))
+        overlay = cv2.imread(str(tmp_path / one["overlay"]))
+        assert picture is not None
+        assert overlay is not None
+        assert abs(int(picture.mean()) - 10 * int(one["path"].removesuffix(".png"))) <= 2
+        red, blue = overlay[5, 5, 2], overlay[5, 5, 0]
+        assert red > blue  # the defect
+
+
+def test_a_model_without_maps_shows_pictures_only(tmp_path: Path) -> None:
+    given = [replace(one, anomaly_map=None) for one in predicted()]
+    shown = predictions.write_pictures(given, tmp_path)
+    assert {key for group in shown.values() for one in group for key in one} == {
+        "path", "score", "is_anomalous", "picture",
+    }  # fmt: skip
+    assert "PRO" not in predictions.curves(given)
