@@ -29,12 +29,11 @@ from anomalib.post_processing import PostProcessor
 from PIL import Image
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.comparison.pretrained import pretrained
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm_deploy import files, machine
 from anomalib_stfpm_deploy.network import precisions_of_this_machine
-from anomalib_stfpm_deploy.timing import table, time_models
-
-from .peers import without_weights
+from anomalib_stfpm_deploy.timing import Timing, table, time_models
 
 BACKBONE = "resnet18"
 INPUT_SIZE = (256, 256)
@@ -72,7 +71,7 @@ def export_all(root: Path, category: str, folder: Path) -> dict[str, Path]:
     """Export this package's model in 32 and in 8 bits, and anomalib's."""
     ours = Stfpm(BACKBONE, evaluator=False, visualizer=False)
     ours.model.load_teacher(timm.create_model(BACKBONE).state_dict())
-    with without_weights():
+    with pretrained(BACKBONE, None):
         theirs = anomalib.models.Stfpm(backbone=BACKBONE, evaluator=False, visualizer=False)
     for model in (ours, theirs):
         _set_thresholds(model)
@@ -153,6 +152,13 @@ def end_to_end_table(runs: list[EndToEnd]) -> str:
     return "\n".join(lines)
 
 
+def tables(record: dict[str, Any]) -> list[str]:
+    """Write what is in ``deployment.json`` as Markdown: the timings, and the runs of ``infer``."""
+    timings = [Timing(**timing) for timing in record["timings"]]
+    runs = [EndToEnd(**run) for run in record["end_to_end"]]
+    return [table(timings), *([end_to_end_table(runs)] if runs else [])]
+
+
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -173,7 +179,6 @@ def main() -> None:
         timings = time_models(list(models.values()), precisions, arguments.rounds, arguments.seconds)
         names = dict(zip(map(str, models.values()), models, strict=True))
         timings = [replace(timing, model=names[timing.model]) for timing in timings]
-        print(table(timings))
         runs: list[EndToEnd] = []
         if arguments.pictures:
             pictures = folder / "pictures"
@@ -184,13 +189,13 @@ def main() -> None:
                     output = folder / f"output_{len(runs)}"
                     network = timing.pictures_per_second
                     runs.append(infer(label, models[name], timing.precision, pictures, output, network))
-            print(f"\n{end_to_end_table(runs)}")
     record = {
         "machine": machine.describe(),
         "arguments": {name: value for name, value in vars(arguments).items() if name not in ("root", "output")},
         "timings": [asdict(timing) for timing in timings],
         "end_to_end": [asdict(run) for run in runs],
     }
+    print("\n\n".join(tables(record)))
     files.write_text(arguments.output / "deployment.json", json.dumps(record, indent=2) + "\n")
 
 

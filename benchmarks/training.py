@@ -38,10 +38,9 @@ from torch.nn.functional import interpolate, normalize
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_stfpm import Stfpm, environment
+from anomalib_stfpm.comparison.pretrained import pretrained
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm_deploy.files import write_text
-
-from .peers import without_weights
 
 BACKBONE = "resnet18"
 INPUT_SIZE = (256, 256)
@@ -105,7 +104,7 @@ def not_remembering(settings: Settings, turn: Turn) -> None:
 
 def anomalibs(settings: Settings, turn: Turn) -> None:
     """Train anomalib's Stfpm."""
-    with without_weights():
+    with pretrained(BACKBONE, None):
         model = anomalib.models.Stfpm(backbone=BACKBONE, evaluator=False, visualizer=False)
     fit(model, settings, turn)
 

@@ -10,6 +10,7 @@ from anomalib.cli import AnomalibCLI
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.cli import VERBS as TRAINING_VERBS
+from anomalib_stfpm.comparison import DEFAULT_MODELS, Contestant
 from anomalib_stfpm.lightning_model import PAPER_MAX_EPOCHS
 from anomalib_stfpm.reproduction import authors_stfpm
 from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
@@ -26,7 +27,9 @@ COMMANDS = [
     if "anomalib train" in line or line.startswith(("anomalib ", "anomalib-stfpm "))
 ]
 CONFIGS = set((REPOSITORY / "configs").glob("*.yaml"))
-REPRODUCE = REPOSITORY / "configs" / "reproduce.yaml"
+REPRODUCE, COMPARE, BENCHMARK = (
+    REPOSITORY / "configs" / f"{name}.yaml" for name in ("reproduce", "compare", "benchmark")
+)
 
 
 def test_the_readme_shows_every_verb() -> None:
@@ -43,10 +46,13 @@ def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pyte
     if verb in VERBS:
         assert VERBS[verb].parser().parse_args(arguments)
         return
+    if verb == "benchmark":  # anomalib reads the arguments of a pipeline as it runs it
+        assert Path(arguments[arguments.index("--config") + 1]).is_file()
+        return
     assert isinstance(AnomalibCLI([verb, *arguments], run=False).model, Stfpm)
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS - {REPRODUCE}), ids=lambda path: path.name)
+@pytest.mark.parametrize("config", sorted(CONFIGS - {REPRODUCE, COMPARE, BENCHMARK}), ids=lambda path: path.name)
 def test_configurations_are_valid(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert isinstance(AnomalibCLI(["train", "--config", str(config)], run=False).model, Stfpm)
@@ -61,6 +67,12 @@ def test_the_configuration_of_the_original_holds_the_defaults() -> None:
     assert config["trainer"]["max_epochs"] == PAPER_MAX_EPOCHS
     assert config["data"]["init_args"]["val_split_mode"] == "from_train"
     assert config["data"]["init_args"]["val_split_ratio"] == 0.2
+
+
+def test_the_configuration_of_the_comparison_holds_the_default_models() -> None:
+    given = VERBS["compare"].parser().parse_args(["--config", str(COMPARE)])
+    contestants = [Contestant.read(one) for one in given.models]
+    assert contestants == list(DEFAULT_MODELS)
 
 
 def test_the_configuration_of_the_reproduction_holds_the_defaults() -> None:

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from benchmarks import quality, training
+from anomalib_stfpm.comparison.table import markdown_table
+from benchmarks import deployment, quality, training
 
 REPOSITORY = Path(__file__).parents[2]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -15,6 +16,22 @@ def test_the_quality_in_the_readme_is_the_one_measured() -> None:
     assert measured
     for category, results in measured.items():
         assert f"{category}, 20 epochs\n\n{quality.table(results['runs'], results['latency'])}\n" in README
+
+
+def test_the_comparison_in_the_readme_is_the_one_measured() -> None:
+    records = sorted((RESULTS / "comparison").glob("*.json"))
+    assert records
+    for path in records:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for category, verdict in record["verdicts"].items():
+            table = "\n".join(markdown_table([row for row in record["table"] if row["category"] == category]))
+            assert f"{category}: {verdict}\n\n{table}\n" in README
+
+
+def test_the_deployment_in_the_readme_is_the_one_measured() -> None:
+    measured = json.loads((RESULTS / "deployment" / "deployment.json").read_text(encoding="utf-8"))
+    for table in deployment.tables(measured):
+        assert f"{table}\n" in README
 
 
 def test_the_training_times_in_the_readme_are_those_measured() -> None:

@@ -33,8 +33,13 @@ Data = Mapping[str, Any]
 @dataclass(frozen=True)
 class _Run:
     category: str
-    folder: Path
+    output: Path
+    name: Path  # of its folder, below the output
     job: Job
+
+    @property
+    def folder(self) -> Path:
+        return self.output / self.name
 
     @property
     def outcome(self) -> dict[str, Any] | None:
@@ -49,7 +54,7 @@ class _Run:
     def result(self) -> RunResult:
         outcome = self.outcome or {"problem": None}
         measured = _read(self.folder / RESULT_FILE)
-        return RunResult(self.job.contestant.name, self.job.seed, self.folder, measured, outcome["problem"])
+        return RunResult(self.job.contestant.name, self.job.seed, self.name, measured, outcome["problem"])
 
 
 def compare(
@@ -136,7 +141,8 @@ def _runs(
     return [
         _Run(
             category,
-            output / _as_file_name(category) / _as_file_name(contestant.name) / f"seed_{seed}",
+            output,
+            Path(_as_file_name(category), _as_file_name(contestant.name), f"seed_{seed}"),
             Job(contestant, conditions, _plain(of_category), seed, exports=seed == seeds[0]),
         )
         for category, of_category in data.items()

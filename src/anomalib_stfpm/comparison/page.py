@@ -12,30 +12,33 @@ from markupsafe import Markup
 
 from . import plots
 from .predictions import FALSE_ALARMS, HITS, MISSES
+from .run import PICTURES
 from .table import COLUMNS, cells
 
 _TEMPLATE = "page.html.jinja"
 
 
-def page(record: Mapping[str, Any]) -> str:
+def page(record: Mapping[str, Any], output: Path) -> str:
     """Write a comparison as HTML, with plots and pictures in it. What users have named is escaped.
 
     Args:
         record: What :func:`anomalib_stfpm.comparison.record.record` has made.
+
+        output: The folder that holds the runs' folders.
 
     Returns:
         The page.
     """
     template = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    categories = [_category(name, details, record) for name, details in record["categories"].items()]
+    categories = [_category(name, details, record, output) for name, details in record["categories"].items()]
     about = json.dumps(record["about"], indent=2)
     return environment.from_string(template).render(
         categories=categories, problems=record["problems"], about=about, columns=COLUMNS
     )
 
 
-def _category(name: str, details: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+def _category(name: str, details: Mapping[str, Any], record: Mapping[str, Any], output: Path) -> dict[str, Any]:
     rows = [row for row in record["table"] if row["category"] == name]
     runs = [run for run in details["runs"] if "metrics" in run]
     first = {run["model"]: run for run in reversed(runs)}  # of the first seed
@@ -56,7 +59,7 @@ def _category(name: str, details: Mapping[str, Any], record: Mapping[str, Any]) 
         "notes": details["notes"],
         "rows": [cells(row) for row in rows],
         "plots": {title: Markup(svg) for title, svg in drawn.items() if svg is not None},
-        "pictures": {model: _pictures(first[model]) for model in models},
+        "pictures": {model: _pictures(first[model], output) for model in models},
     }
 
 
@@ -67,8 +70,8 @@ def _scores(run: Mapping[str, Any]) -> tuple[list[float], list[float], float | N
     return good, defective, run["threshold"]
 
 
-def _pictures(run: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    folder = Path(run["folder"]) / "pictures"
+def _pictures(run: Mapping[str, Any], output: Path) -> dict[str, list[dict[str, Any]]]:
+    folder = output / run["folder"] / PICTURES
     said = {HITS: ("found", "missed"), MISSES: ("found", "missed"), FALSE_ALARMS: ("false alarm", "taken for good")}
     return {
         kind: [

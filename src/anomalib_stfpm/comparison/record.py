@@ -22,7 +22,7 @@ class RunResult:
     Args:
         model: The model's name.
         seed: The seed.
-        folder: The run's folder.
+        folder: The run's folder, below the output folder.
         measured: What the run has written; ``None`` if it came to nothing.
         problem: Why it has not finished, if it has not.
     """
@@ -59,7 +59,7 @@ def record(about: Mapping[str, Any], categories: Sequence[CategoryResults]) -> d
         categories: The results.
 
     Returns:
-        ``about``, ``table``, ``verdicts``, ``problems``, and by category the ``notes`` and ``runs``.
+        ``about``, ``table``, ``verdicts``, ``problems``, and by category the ``notes``, ``runs`` and ``timings``.
     """
     table = [row for category in categories for row in _rows(category)]
     return {

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,36 @@ from .table import markdown_table
 
 JSON_FILE, CSV_FILE, MARKDOWN_FILE, PAGE_FILE = (f"comparison.{suffix}" for suffix in ("json", "csv", "md", "html"))
 
+_DETAILS = {"scores", "curves", "pictures"}
+
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
     """Write ``comparison.json``, ``.csv``, ``.md`` and ``.html``, each replaced as a whole.
 
     Args:
-        folder: Where to write.
+        folder: Where to write; it holds the runs' folders.
         record: What :func:`anomalib_stfpm.comparison.record.record` has made.
 
     Raises:
         OSError: If a file cannot be written.
     """
-    files.write_text(folder / JSON_FILE, json.dumps(record, indent=1) + "\n")
+    files.write_text(folder / JSON_FILE, json.dumps(_without_details(record), indent=1) + "\n")
     files.write_text(folder / CSV_FILE, _csv(record["table"]))
     files.write_text(folder / MARKDOWN_FILE, markdown(record))
-    files.write_text(folder / PAGE_FILE, page(record))
+    files.write_text(folder / PAGE_FILE, page(record, folder))
+
+
+def _without_details(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is in the runs' own results: what they say of every picture."""
+    categories = {
+        name: {**of_category, "runs": [_without(run, _DETAILS) for run in of_category["runs"]]}
+        for name, of_category in record["categories"].items()
+    }
+    return {**record, "categories": categories}
+
+
+def _without(mapping: Mapping[str, Any], keys: Container[str]) -> dict[str, Any]:
+    return {key: value for key, value in mapping.items() if key not in keys}
 
 
 def markdown(record: Mapping[str, Any]) -> str:

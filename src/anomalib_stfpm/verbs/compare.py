@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     made = parser()
     given = made.parse_args(list(arguments))
     conditions = made.instantiate_classes(given).conditions
-    contestants = [Contestant.read(_plain(one)) for one in given.models or []] or list(DEFAULT_MODELS)
+    contestants = [Contestant.read(one) for one in given.models or []] or list(DEFAULT_MODELS)
     try:
         record = compare(data_of(given), contestants, conditions, given.output, given.seeds)
     except KeyboardInterrupt:

@@ -58,7 +58,7 @@ def timing(model: str, milliseconds: float) -> list[dict[str, Any]]:
 def compared(folder: Path, accuracies: dict[str, list[float]], milliseconds: dict[str, float]) -> dict[str, Any]:
     """The record of a comparison on one category, with an accuracy for each seed of a model."""
     runs = [
-        RunResult(model, seed, folder / model / str(seed), measured(folder / model / str(seed), accuracy), None)
+        RunResult(model, seed, Path(model, str(seed)), measured(folder / model / str(seed), accuracy), None)
         for model, values in accuracies.items()
         for seed, accuracy in enumerate(values)
     ]
