@@ -3,8 +3,7 @@
 import argparse
 from typing import NoReturn
 
-REFUSED = 120
-"""Exit code of a command that cannot be carried out as it was given."""
+from .exit_codes import REFUSED
 
 
 class Parser(argparse.ArgumentParser):

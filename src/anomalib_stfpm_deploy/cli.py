@@ -10,7 +10,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 from . import infer, timing
-from .arguments import REFUSED
+from .exit_codes import REFUSED
 
 VERBS: dict[str, ModuleType] = {"infer": infer, "time": timing}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from . import files
 from .arguments import Parser
+from .exit_codes import INTERRUPTED
 from .heat_map import as_picture, as_png, heat_map, overlay
 from .network import F32, PRECISIONS, THROUGHPUT, Network, digest_of
 from .picture import SUFFIXES, UnreadablePictureError, read_picture
@@ -17,7 +18,6 @@ from .results import Result, Results
 HEAT_MAPS, OVERLAYS = "heat_maps", "overlays"
 MOST_COUNTED = 100
 """Number of unreadable pictures beyond which the exit code says no more."""
-INTERRUPTED = 130
 
 _AHEAD = 4  # pictures for each thread to choose from, so that none waits for the slowest
 

@@ -11,8 +11,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from anomalib_stfpm.comparison import DEFAULT_MODELS, Conditions, Contestant, compare
 from anomalib_stfpm.comparison.contestant import class_of
 from anomalib_stfpm.comparison.report import MARKDOWN_FILE, PAGE_FILE
-
-INTERRUPTED = 130
+from anomalib_stfpm_deploy.exit_codes import INTERRUPTED
 
 
 def parser() -> ArgumentParser:

@@ -8,8 +8,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.reproduction import Protocol, authors_stfpm, reproduce
-
-INTERRUPTED = 130
+from anomalib_stfpm_deploy.exit_codes import INTERRUPTED
 
 
 def parser() -> ArgumentParser:

@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from anomalib_stfpm_deploy.heat_map import as_png, heat_map, overlay
+from anomalib_stfpm_deploy.heat_map import as_picture, as_png, heat_map, overlay
+from anomalib_stfpm_deploy.resize import resize_antialiased
 
 
 def test_normal_is_blue_and_anomalous_is_red() -> None:
@@ -27,3 +28,8 @@ def test_png_is_lossless() -> None:
     decoded = cv2.imdecode(np.frombuffer(as_png(picture), np.uint8), cv2.IMREAD_COLOR)
     assert decoded is not None
     assert np.array_equal(decoded[..., ::-1], picture)
+
+
+def test_what_the_network_takes_is_shown_as_it_was_read() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    assert np.array_equal(as_picture(resize_antialiased(picture, (10, 12))), picture)
