@@ -8,13 +8,13 @@ import pytest
 import yaml
 from anomalib.cli import AnomalibCLI
 
-from anomalib_stfpm import Stfpm
+from anomalib_stfpm import Stfpm, teacher_weights
 from anomalib_stfpm.cli import VERBS as TRAINING_VERBS
 from anomalib_stfpm.comparison import DEFAULT_MODELS, Contestant
 from anomalib_stfpm.lightning_model import PAPER_MAX_EPOCHS
 from anomalib_stfpm.reproduction import authors_stfpm
 from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
-from tests.conftest import write_picture
+from tests.conftest import CategoryWriter, random_weights, write_picture
 
 pytestmark = pytest.mark.integration
 
@@ -53,9 +53,26 @@ def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS - {REPRODUCE, COMPARE, BENCHMARK}), ids=lambda path: path.name)
-def test_configurations_are_valid(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configurations_train_for_a_step(
+    config: Path, write_category: CategoryWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert isinstance(AnomalibCLI(["train", "--config", str(config)], run=False).model, Stfpm)
+    monkeypatch.setattr(teacher_weights, "read", lambda backbone, _: random_weights(backbone))
+    pictures = ["--data", "MVTecAD", "--data.root", str(write_category("part")), "--data.category", "part"]
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.accelerator", "cpu"]
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.logger", "false", "--data.num_workers", "0"]
+    trained = AnomalibCLI(["train", "--config", str(config), *pictures, *short, *quiet])
+    assert trained.engine.trainer.global_step == 1
+    assert "image_AUROC" in trained.engine.trainer.callback_metrics
+
+
+def test_every_configuration_is_described_with_a_command_that_the_file_has_too() -> None:
+    described = (REPOSITORY / "configs" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+\.yaml)` \| `(.+)` \|", described, re.MULTILINE)
+    assert {REPOSITORY / "configs" / name for name, _ in rows} == CONFIGS
+    for name, command in rows:
+        text = (REPOSITORY / "configs" / name).read_text(encoding="utf-8")
+        assert f"#   {command} --config configs/{name}" in text
 
 
 def test_the_configuration_of_the_original_holds_the_defaults() -> None:

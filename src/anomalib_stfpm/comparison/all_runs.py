@@ -162,18 +162,16 @@ def _check(runs: Sequence[_Run], conditions: Conditions) -> None:
     for contestant in {run.job.contestant.name: run.job.contestant for run in runs}.values():
         with pretrained(conditions.backbone, None):
             contestant.make(conditions)
-    for data in {run.category: run.job.data for run in runs}.values():
-        made_datamodule(data)
 
 
 def _problem_of_pictures(data: Data) -> str | None:
-    datamodule = made_datamodule(data)
     try:
+        datamodule = made_datamodule(data)
         datamodule.prepare_data()
         datamodule.setup()
     except Exception as error:
         # Whatever it is, the other categories go on.
-        return f"its pictures cannot be found ({type(error).__name__}: {_last_line(str(error))})."
+        return f"its pictures cannot be found ({_last_line(str(error))})."
     return None
 
 
