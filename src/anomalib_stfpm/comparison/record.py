@@ -102,7 +102,6 @@ def _rows(category: CategoryResults) -> list[Row]:
         in_float, in_8_bits = exported.get(FLOAT, {}), exported.get(INT8, {})
         row["size_bytes"], row["int8_size_bytes"] = in_float.get("size_bytes"), in_8_bits.get("size_bytes")
         row["score_difference"] = in_float.get("score_difference")
-        row["map_difference"] = in_float.get("map_difference")
         agreement = in_8_bits.get("agreement", {})
         row["int8_score_correlation"] = agreement.get("score_correlation")
         row["int8_image_AUROC_change"] = _change(agreement, "image_AUROC")

@@ -29,7 +29,7 @@ from torchvision.transforms.v2 import Normalize
 from anomalib_stfpm import environment, teacher_weights
 from anomalib_stfpm.export import StfpmExport
 from anomalib_stfpm.openvino import PicturesOf, measure_agreement
-from anomalib_stfpm.openvino.prediction import predicted
+from anomalib_stfpm.openvino.prediction import before_clamping, predicted
 from anomalib_stfpm.pre_processor import flat
 from anomalib_stfpm_deploy import files, machine
 
@@ -197,21 +197,26 @@ def _export_float(
         {} if isinstance(model, StfpmExport) else {"onnx_kwargs": {"dynamic_shapes": None, "opset_version": 18}}
     )
     path = model.to_openvino(folder / FLOAT, input_size=conditions.input_size, **options)
-    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    pictures = PicturesOf(datamodule, _transform(model), openvino.Core().read_model(path))
-    scores, maps = [0.0], [0.0]
+    exported = openvino.Core().read_model(path)
+    compiled = openvino.compile_model(before_clamping(exported), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pictures = PicturesOf(datamodule, _transform(model), exported)
+    differences = []
     for held_out in islice(pictures.test(), _COMPARED):
         there: Any = predicted(compiled, held_out)
         with torch.inference_mode():
-            here = model(torch.from_numpy(held_out.picture))
-        scores.append(_largest_difference(here.pred_score, there.pred_score))
-        if here.anomaly_map is not None and there.anomaly_map is not None:
-            maps.append(_largest_difference(here.anomaly_map, there.anomaly_map))
-    return {**_files(path, folder), "score_difference": max(scores), "map_difference": max(maps)}
+            picture = torch.from_numpy(held_out.picture)
+            raw = model.model(picture if model.pre_processor is None else model.pre_processor(picture))
+        here = _normalised(raw.pred_score, model.post_processor)
+        differences.append(float((here - there.pred_score).abs().max() / here.abs().max().clamp_min(1)))
+    return {**_files(path, folder), "score_difference": max(differences)}
 
 
-def _largest_difference(first: torch.Tensor, second: torch.Tensor) -> float:
-    return float((first.flatten() - second.flatten()).abs().max())
+def _normalised(score: torch.Tensor, processor: Any) -> torch.Tensor:  # noqa: ANN401  # anomalib's, or none
+    """Normalise a score as the exported model does, but not to 0 to 1, where all that lies beyond would agree."""
+    if processor is None or not processor.enable_normalization:
+        return score
+    normalised: torch.Tensor = (score - processor.image_threshold) / (processor.image_max - processor.image_min) + 0.5
+    return normalised
 
 
 def _export_int8(

@@ -32,7 +32,7 @@ def measured(folder: Path, accuracy: float = 0.9, **changes: Any) -> dict[str, A
         "notes": [],
         "problems": [],
         "exported": {
-            "float": {"path": "m.xml", "size_bytes": 5e6, "score_difference": 1e-6, "map_difference": 2e-6},
+            "float": {"path": "m.xml", "size_bytes": 5e6, "score_difference": 1e-6},
             "int8": {"path": "q.xml", "size_bytes": 2e6, "agreement": agreement},
         },
         **changes,
