@@ -52,6 +52,16 @@ def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pyte
     assert isinstance(AnomalibCLI([verb, *arguments], run=False).model, Stfpm)
 
 
+def test_what_the_readme_explains_is_what_is_said() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## When something goes wrong")[2].partition("\n## ")[0]
+    explained = re.findall(r"^\| (?!---|what is said)(.+?) \| ", section, re.MULTILINE)
+    sources = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.py")]
+    joined = re.sub(r'"\s*f?"', "", "\n".join(sources))  # strings that go on in the next line
+    assert len(explained) > 5
+    assert [said for said in explained if said not in joined] == []
+
+
 @pytest.mark.parametrize("config", sorted(CONFIGS - {REPRODUCE, COMPARE, BENCHMARK}), ids=lambda path: path.name)
 def test_configurations_train_for_a_step(
     config: Path, write_category: CategoryWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -218,7 +218,9 @@ def _time(runs: Sequence[_Run], folder: Path, conditions: Conditions) -> None:
     for run in runs:
         for kind, exported in ((run.result.measured or {}).get("exported") or {}).items():
             path = run.folder / exported["path"]
-            models[str(path)] = {"model": run.job.contestant.name, "kind": kind, "changed": path.stat().st_mtime_ns}
+            if path.is_file():
+                changed = path.stat().st_mtime_ns
+                models[str(path)] = {"model": run.job.contestant.name, "kind": kind, "changed": changed}
     before = _read(folder / TIMING_FILE)
     if not models or (before is not None and before["models"] == models):
         return

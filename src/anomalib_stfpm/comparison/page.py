@@ -43,14 +43,14 @@ def _category(name: str, details: Mapping[str, Any], record: Mapping[str, Any], 
     runs = [run for run in details["runs"] if "metrics" in run]
     first = {run["model"]: run for run in reversed(runs)}  # of the first seed
     models = [row["model"] for row in rows if row["model"] in first]
+    palette = plots.colours([row["model"] for row in rows])
+    curves = {
+        kind: {model: first[model]["curves"][kind] for model in models if kind in first[model]["curves"]}
+        for kind in ("ROC", "PRO")
+    }
     drawn = {
-        "Accuracy against latency": plots.accuracy_against_latency(rows),
-        "ROC": plots.curve(
-            {model: first[model]["curves"]["ROC"] for model in models if "ROC" in first[model]["curves"]}, "ROC"
-        ),
-        "PRO": plots.curve(
-            {model: first[model]["curves"]["PRO"] for model in models if "PRO" in first[model]["curves"]}, "PRO"
-        ),
+        "Accuracy against latency": plots.accuracy_against_latency(rows, palette),
+        **{kind: plots.curve(of_kind, kind, palette) for kind, of_kind in curves.items()},
         "Scores": plots.histograms({model: _scores(first[model]) for model in models}) if models else None,
     }
     return {

@@ -18,6 +18,7 @@ _OF_THE_PAGE = "#010203"  # stands for the colour of the page's text until the S
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "anomalib-stfpm",
+    "text.parse_math": False,  # a name may hold any sign
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -38,11 +39,12 @@ def colours(models: Sequence[str]) -> dict[str, str]:
     return {model: _COLOURS[index % len(_COLOURS)] for index, model in enumerate(models)}
 
 
-def accuracy_against_latency(rows: Sequence[Row]) -> str | None:
+def accuracy_against_latency(rows: Sequence[Row], palette: Mapping[str, str]) -> str | None:
     """Plot image AUROC against latency, in float32 and, joined to it, in 8 bits.
 
     Args:
         rows: Rows of the table.
+        palette: The models' colours.
 
     Returns:
         SVG; ``None`` where nothing was timed.
@@ -52,7 +54,8 @@ def accuracy_against_latency(rows: Sequence[Row]) -> str | None:
         return None
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
-        for row, colour in zip(rows, colours([row["model"] for row in rows]).values(), strict=True):
+        for row in rows:
+            colour = palette[row["model"]]
             points = [(row["f32_median_ms"], row["image_AUROC"])]
             if row.get("int8_median_ms") is not None and row["int8_image_AUROC_change"] is not None:
                 points.append((row["int8_median_ms"], row["image_AUROC"] + row["int8_image_AUROC_change"]))
@@ -69,12 +72,13 @@ def accuracy_against_latency(rows: Sequence[Row]) -> str | None:
         return _svg(figure, "Image AUROC against latency")
 
 
-def curve(curves: Mapping[str, Sequence[Sequence[float]]], kind: str) -> str | None:
+def curve(curves: Mapping[str, Sequence[Sequence[float]]], kind: str, palette: Mapping[str, str]) -> str | None:
     """Plot a curve of every model.
 
     Args:
         curves: By model, two lists with the coordinates of the points.
         kind: ``"ROC"`` or ``"PRO"``.
+        palette: The models' colours.
 
     Returns:
         SVG; ``None`` where there are no curves.
@@ -87,8 +91,8 @@ def curve(curves: Mapping[str, Sequence[Sequence[float]]], kind: str) -> str | N
     }
     with mpl.rc_context(_STYLE):
         figure, axes = _figure()
-        for (model, (x, y)), colour in zip(curves.items(), colours(list(curves)).values(), strict=True):
-            axes.plot(x, y, color=colour, label=model)
+        for model, (x, y) in curves.items():
+            axes.plot(x, y, color=palette[model], label=model)
         axes.set_xlabel(labels[kind][0])
         axes.set_ylabel(labels[kind][1])
         axes.set_ylim(0, 1.02)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO, AUROC, F1Score
+from PIL import Image
 from sklearn.metrics import roc_curve
 
 from anomalib_stfpm.evaluator import RawEvaluator
@@ -26,6 +27,7 @@ HITS, MISSES, FALSE_ALARMS = "most confident hits", "worst misses", "worst false
 _FPR_LIMIT = 0.3  # AUPRO's
 _POINTS = 200  # of a curve: more are not seen
 _SHOWN = 4  # pictures of each kind
+_SHOWN_SIZE = (256, 256)  # of pictures without a map
 _NOTHING = (torch.zeros(0), torch.zeros(0, dtype=torch.bool))
 _HOTTEST = 99.5  # percentile of the shown maps that is red
 
@@ -39,7 +41,6 @@ class Prediction:
         is_defective: Whether it has a defect.
         score: Image score, before post-processing.
         is_anomalous: Whether the score is above the threshold.
-        picture: The picture as the model saw it, of shape ``(H, W, 3)``.
         anomaly_map: Anomaly map of shape ``(H, W)``, before post-processing; ``None`` of a model that makes none.
         mask: Where the defect is, of shape ``(H, W)``; ``None`` without masks.
     """
@@ -48,7 +49,6 @@ class Prediction:
     is_defective: bool
     score: float
     is_anomalous: bool
-    picture: Picture
     anomaly_map: npt.NDArray[np.float32] | None
     mask: npt.NDArray[np.bool_] | None
 
@@ -56,15 +56,11 @@ class Prediction:
 class Predictions(RawEvaluator):
     """An evaluator that also keeps what the model says of every picture.
 
-    Args:
-        mean: Mean of each channel that pictures are normalised with.
-        std: Standard deviation of each channel.
-
     Attributes:
         all: The predictions, in the order of the datamodule.
     """
 
-    def __init__(self, mean: tuple[float, ...] = (0.0,), std: tuple[float, ...] = (1.0,)) -> None:
+    def __init__(self) -> None:
         pixels = ["anomaly_map", "gt_mask"]
         super().__init__(
             [
@@ -75,7 +71,6 @@ class Predictions(RawEvaluator):
             ]
         )
         self.all: list[Prediction] = []
-        self._mean, self._std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (mean, std))
 
     def on_test_batch_end(  # noqa: D417
         self,
@@ -97,8 +92,6 @@ class Predictions(RawEvaluator):
         super().on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
         raw: Any = self.prediction if self.prediction is not None else batch
         values: Any = batch
-        images = (values.image.cpu().as_subclass(torch.Tensor) * self._std + self._mean).clamp(0, 1) * 255
-        pictures = images.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
         maps, masks = (
             None if found is None else found.detach().float().cpu().as_subclass(torch.Tensor).flatten(0, -3).numpy()
             for found in (raw.anomaly_map, values.gt_mask)
@@ -110,7 +103,6 @@ class Predictions(RawEvaluator):
                     is_defective=bool(values.gt_label[index]),
                     score=float(raw.pred_score.flatten()[index]),
                     is_anomalous=bool(values.pred_label.flatten()[index]),
-                    picture=pictures[index],
                     anomaly_map=None if maps is None else maps[index],
                     mask=None if masks is None else masks[index] > 0,
                 )
@@ -215,17 +207,22 @@ def write_pictures(predictions: list[Prediction], folder: Path) -> dict[str, lis
     for kind, group in shown.items():
         written[kind] = []
         for number, one in enumerate(group):
-            parts = {"picture": one.picture}
+            size = _SHOWN_SIZE if one.anomaly_map is None else one.anomaly_map.shape
+            parts = {"picture": _read(one.path, (size[0], size[1]))}
             if one.anomaly_map is not None:
                 stretched = (one.anomaly_map - coldest) / max(hottest - coldest, np.finfo(np.float32).tiny)
-                height, width = one.picture.shape[:2]
-                coloured = heat_map(stretched.astype(np.float32), (height, width))
-                parts["overlay"] = overlay(one.picture, coloured)
+                coloured = heat_map(stretched.astype(np.float32), (size[0], size[1]))
+                parts["overlay"] = overlay(parts["picture"], coloured)
             names = {part: f"{kind.replace(' ', '_')}_{number}_{part}.jpg" for part in parts}
             for part, picture in parts.items():
                 files.write_bytes(folder / names[part], _as_jpeg(picture), durable=False)
             written[kind].append({"path": one.path, "score": one.score, "is_anomalous": one.is_anomalous, **names})
     return written
+
+
+def _read(path: str, size: tuple[int, int]) -> Picture:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _as_jpeg(picture: Picture) -> bytes:

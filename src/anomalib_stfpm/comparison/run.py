@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -24,13 +25,11 @@ from anomalib.deploy import CompressionType
 from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import seed_everything
-from torchvision.transforms.v2 import Normalize
 
 from anomalib_stfpm import environment, teacher_weights
 from anomalib_stfpm.export import StfpmExport
 from anomalib_stfpm.openvino import PicturesOf, measure_agreement
 from anomalib_stfpm.openvino.prediction import before_clamping, predicted
-from anomalib_stfpm.pre_processor import flat
 from anomalib_stfpm_deploy import files, machine
 
 from . import predictions
@@ -99,7 +98,7 @@ def run(job: Job, folder: Path) -> None:
     seed_everything(job.seed, workers=True)
     datamodule = datamodule_of(job)
     model = _model(job)
-    model.evaluator = evaluator = predictions.Predictions(*_normalisation(model))
+    model.evaluator = evaluator = predictions.Predictions()
     with TemporaryDirectory() as folder_of_engine:
         engine = Engine(
             default_root_dir=folder_of_engine,
@@ -158,13 +157,6 @@ def _model(job: Job) -> AnomalibModule:
     backbone = job.conditions.backbone
     with pretrained(backbone, teacher_weights.read(backbone, job.conditions.teacher_weights)):
         return job.contestant.make(job.conditions)
-
-
-def _normalisation(model: AnomalibModule) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that a model's pre-processor normalises with."""
-    transform = getattr(model.pre_processor, "transform", None)
-    found = [part for part in flat(transform) if isinstance(part, Normalize)]
-    return (tuple(found[-1].mean), tuple(found[-1].std)) if found else ((0.0,), (1.0,))
 
 
 def _export(
@@ -258,7 +250,11 @@ def main() -> None:
     """Run the job in the folder that the command line names, and end if the process that asked for it does."""
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     folder = Path(sys.argv[1])
-    run(Job.read(folder), folder)
+    try:
+        run(Job.read(folder), folder)
+    except Exception as error:
+        traceback.print_exc()
+        sys.exit(f"{type(error).__name__}: {' '.join(str(error).split())}")  # the last line says it all
 
 
 def _end_with_standard_input() -> None:

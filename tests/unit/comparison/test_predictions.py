@@ -24,11 +24,16 @@ def predicted(number: int = 12, *, masks: bool = True) -> list[Prediction]:
         mask[4:8, 4:8] = is_defective
         anomaly_map = (generator.random((16, 16)) + mask).astype(np.float32)
         score = float(generator.random()) + 0.5 * is_defective
-        picture = np.full((16, 16, 3), 10 * (index % 20), np.uint8)
-        made.append(
-            Prediction(f"{index}.png", is_defective, score, score > 1, picture, anomaly_map, mask if masks else None)
-        )
+        made.append(Prediction(f"{index}.png", is_defective, score, score > 1, anomaly_map, mask if masks else None))
     return made
+
+
+def written(folder: Path) -> list[Prediction]:
+    """The predictions with their pictures, each of a grey that tells its number."""
+    given = [replace(one, path=str(folder / one.path)) for one in predicted()]
+    for index, one in enumerate(given):
+        cv2.imwrite(one.path, np.full((32, 24, 3), 10 * index, np.uint8))
+    return given
 
 
 def only(is_defective: bool) -> list[Prediction]:
@@ -76,26 +81,26 @@ def test_the_curve_of_regions_rises_up_to_the_limit() -> None:
 
 
 def test_the_pictures_shown_are_the_surest_and_the_worst(tmp_path: Path) -> None:
-    given = predicted()
-    shown = predictions.write_pictures(given, tmp_path)
+    given = written(tmp_path)
+    shown = predictions.write_pictures(given, tmp_path / "shown")
     by_score = sorted(given, key=lambda one: one.score)
     defective, good = ([one.path for one in by_score if one.is_defective is kind] for kind in (True, False))
     assert [one["path"] for one in shown[HITS]] == defective[::-1][:4]
     assert [one["path"] for one in shown[MISSES]] == defective[:4]
     assert [one["path"] for one in shown[FALSE_ALARMS]] == good[::-1][:4]
     for one in shown[HITS]:
-        picture = cv2.imread(str(tmp_path / one["picture"]))
-        overlay = cv2.imread(str(tmp_path / one["overlay"]))
+        picture = cv2.imread(str(tmp_path / "shown" / one["picture"]))
+        overlay = cv2.imread(str(tmp_path / "shown" / one["overlay"]))
         assert picture is not None
         assert overlay is not None
-        assert abs(int(picture.mean()) - 10 * int(one["path"].removesuffix(".png"))) <= 2
+        assert abs(int(picture.mean()) - 10 * int(Path(one["path"]).stem)) <= 2
         red, blue = overlay[5, 5, 2], overlay[5, 5, 0]
         assert red > blue  # the defect
 
 
 def test_a_model_without_maps_shows_pictures_only(tmp_path: Path) -> None:
-    given = [replace(one, anomaly_map=None) for one in predicted()]
-    shown = predictions.write_pictures(given, tmp_path)
+    given = [replace(one, anomaly_map=None) for one in written(tmp_path)]
+    shown = predictions.write_pictures(given, tmp_path / "shown")
     assert {key for group in shown.values() for one in group for key in one} == {
         "path", "score", "is_anomalous", "picture",
     }  # fmt: skip
