@@ -1,9 +1,14 @@
 """What the tests share: random teacher weights, tiny categories, and a machine without a network."""
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+
+# A test process a core, so each and what it starts computes on one: before torch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest
