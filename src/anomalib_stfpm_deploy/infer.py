@@ -9,7 +9,7 @@ from pathlib import Path
 from . import files
 from .arguments import Parser
 from .exit_codes import INTERRUPTED
-from .heat_map import as_picture, as_png, heat_map, overlay
+from .heat_map import as_picture, as_png, colour, heat_map_as_png, levels, overlay
 from .network import F32, PRECISIONS, THROUGHPUT, Network, digest_of
 from .picture import SUFFIXES, UnreadablePictureError, read_picture
 from .progress import Progress
@@ -152,9 +152,9 @@ class _Job:
         if self._with_pictures:
             heat_map_name, overlay_name = (f"{folder}/{name}.png" for folder in (HEAT_MAPS, OVERLAYS))
             shown = picture if self._full_size else as_picture(pixels)
-            coloured = heat_map(prediction.anomaly_map, (shown.shape[0], shown.shape[1]))
-            files.write_bytes(self._folder / heat_map_name, as_png(coloured), durable=False)
-            files.write_bytes(self._folder / overlay_name, as_png(overlay(shown, coloured)), durable=False)
+            found = levels(prediction.anomaly_map, (shown.shape[0], shown.shape[1]))
+            files.write_bytes(self._folder / heat_map_name, heat_map_as_png(found), durable=False)
+            files.write_bytes(self._folder / overlay_name, as_png(overlay(shown, colour(found))), durable=False)
         return Result(name, version, prediction.score, prediction.is_anomalous, heat_map_name, overlay_name)
 
 

@@ -1,9 +1,13 @@
 """Anomaly maps become pictures."""
 
+import io
+
 import cv2
 import numpy as np
+import pytest
+from PIL import Image
 
-from anomalib_stfpm_deploy.heat_map import as_picture, as_png, heat_map, overlay
+from anomalib_stfpm_deploy.heat_map import as_picture, as_png, colour, heat_map, heat_map_as_png, levels, overlay
 from anomalib_stfpm_deploy.resize import resize_antialiased
 
 
@@ -33,3 +37,15 @@ def test_png_is_lossless() -> None:
 def test_what_the_network_takes_is_shown_as_it_was_read() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (10, 12, 3), dtype=np.uint8)
     assert np.array_equal(as_picture(resize_antialiased(picture, (10, 12))), picture)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (33, 20)])
+def test_a_heat_map_with_a_palette_is_the_one_in_colours(size: tuple[int, int]) -> None:
+    anomaly_map = np.random.default_rng(0).random((8, 8), dtype=np.float32)
+    found = levels(anomaly_map, size)
+    with Image.open(io.BytesIO(heat_map_as_png(found))) as read:
+        assert read.mode == "P"
+        assert np.array_equal(np.asarray(read.convert("RGB")), colour(found))
+    decoded = cv2.imdecode(np.frombuffer(heat_map_as_png(found), np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    assert np.array_equal(decoded[..., ::-1], heat_map(anomaly_map, size))
