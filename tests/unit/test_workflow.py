@@ -1,0 +1,17 @@
+"""The outside world runs what a developer runs."""
+
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_every_system_and_python_runs_the_same_script() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    job = workflow["jobs"]["ci"]
+    matrix = job["strategy"]["matrix"]
+    assert {name.partition("-")[0] for name in matrix["os"]} == {"ubuntu", "windows", "macos"}
+    assert matrix["python"] == ["3.10", "3.11", "3.12", "3.13"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert (REPOSITORY / ".ci" / "run").stat().st_mode & 0o111
