@@ -1,0 +1,23 @@
+"""The documentation is built without a warning."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anomalib_stfpm
+
+pytestmark = pytest.mark.integration
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_it_is_built_without_a_warning_and_describes_every_public_name(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "trees")]
+    built = subprocess.run(
+        [*command, str(REPOSITORY / "docs"), str(tmp_path / "pages")], capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    reference = (tmp_path / "pages" / "api.html").read_text(encoding="utf-8")
+    assert [name for name in anomalib_stfpm.__all__ if f'id="anomalib_stfpm.{name}"' not in reference] == []
