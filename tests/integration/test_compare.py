@@ -20,7 +20,7 @@ from tests.conftest import write_mask, write_picture
 pytestmark = pytest.mark.integration
 
 REPOSITORY = Path(__file__).parents[2]
-RAISES = "tests.integration.broken_models.Raises"
+RAISES = {"class_path": "tests.integration.broken_models.Raises", "init_args": {"n_features": 20}}
 PADIM = {"class_path": "anomalib.models.Padim", "name": "PaDiM", "init_args": {"n_features": 20}}
 
 
@@ -52,7 +52,7 @@ def start(root: Path, teacher_file: Path, output: Path) -> "subprocess.Popen[str
     command = [
         sys.executable, "-m", "anomalib_stfpm_deploy", "compare", "--data", "MVTecLayout", "--data.root", root,
         "--data.category", "part", "--data.train_batch_size", "4", "--data.num_workers", "0",
-        "--models", "anomalib_stfpm.Stfpm", json.dumps(PADIM), RAISES, "--output", output,
+        "--models", "anomalib_stfpm.Stfpm", json.dumps(PADIM), json.dumps(RAISES), "--output", output,
         "--conditions.teacher_weights", teacher_file, "--conditions.input_size", "[64, 64]",
         "--conditions.max_epochs", "2", "--conditions.accelerator", "cpu", "--conditions.rounds", "1",
         "--conditions.seconds", "0.1",
@@ -169,7 +169,7 @@ def test_pictures_that_are_missing_cost_their_category_only(teacher_file: Path, 
     pictures = {"gone": data(tmp_path / "gone")}
     record = compare(pictures, [Contestant(**PADIM)], conditions(teacher_file), tmp_path / "output")
     (problem,) = record["problems"]
-    assert problem.startswith("gone: its pictures cannot be found ('")
+    assert problem.startswith("gone: its pictures cannot be found (")
     assert "is not in MVTec AD's layout: it has no folder 'train/good'" in problem
 
 

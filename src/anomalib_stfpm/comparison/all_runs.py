@@ -171,7 +171,7 @@ def _problem_of_pictures(data: Data) -> str | None:
         datamodule.setup()
     except Exception as error:
         # Whatever it is, the other categories go on.
-        return f"its pictures cannot be found ({_last_line(str(error))})."
+        return f"its pictures cannot be found ({_last_line(str(error)).rstrip('.')})."
     return None
 
 

@@ -190,23 +190,25 @@ def _export_float(
     )
     path = model.to_openvino(folder / FLOAT, input_size=conditions.input_size, **options)
     exported = openvino.Core().read_model(path)
-    compiled = openvino.compile_model(before_clamping(exported), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     pictures = PicturesOf(datamodule, _transform(model), exported)
+    processor = model.post_processor
+    is_clamped = processor is not None and bool(processor.image_max > processor.image_min)
+    graph = before_clamping(exported) if is_clamped else exported
+    compiled = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     differences = []
     for held_out in islice(pictures.test(), _COMPARED):
         there: Any = predicted(compiled, held_out)
         with torch.inference_mode():
             picture = torch.from_numpy(held_out.picture)
-            raw = model.model(picture if model.pre_processor is None else model.pre_processor(picture))
-        here = _normalised(raw.pred_score, model.post_processor)
+            here = _before_clamping(model, picture) if is_clamped else model(picture).pred_score
         differences.append(float((here - there.pred_score).abs().max() / here.abs().max().clamp_min(1)))
     return {**_files(path, folder), "score_difference": max(differences)}
 
 
-def _normalised(score: torch.Tensor, processor: Any) -> torch.Tensor:  # noqa: ANN401  # anomalib's, or none
+def _before_clamping(model: Any, picture: torch.Tensor) -> torch.Tensor:  # noqa: ANN401  # see above
     """Normalise a score as the exported model does, but not to 0 to 1, where all that lies beyond would agree."""
-    if processor is None or not processor.enable_normalization:
-        return score
+    score = model.model(picture if model.pre_processor is None else model.pre_processor(picture)).pred_score
+    processor = model.post_processor
     normalised: torch.Tensor = (score - processor.image_threshold) / (processor.image_max - processor.image_min) + 0.5
     return normalised
 

@@ -28,7 +28,7 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these arguments")
     made.add_subclass_arguments(AnomalibDataModule, "data", required=True, instantiate=False)
-    made.add_argument("--categories", type=str, nargs="+", help="categories of the datamodule, if several")
+    made.add_argument("--categories", type=str, nargs="+", help="all categories of the datamodule, if several")
     made.add_argument(
         "--models",
         type=str | dict[str, Any],
