@@ -106,6 +106,9 @@ class NormalPostProcessor(PostProcessor):
             self.pixel_max.copy_(lowest + 2 * (threshold - lowest))
 
 
+_STEEP = 2.0**20  # a millionth beyond a threshold of no range is as far as any
+
+
 def _normalised(
     predictions: Any,  # noqa: ANN401  # a tensor, though anomalib's type allows none
     lowest: torch.Tensor,
@@ -115,6 +118,8 @@ def _normalised(
     """Normalise as anomalib does, where all but the predictions is known: what is made of constants is one constant."""
     threshold = torch.where(threshold.isnan(), (highest + lowest) / 2, threshold)
     one_value = highest == lowest  # then all above the threshold is 1, and all below 0
-    scale = torch.where(one_value, torch.finfo(lowest.dtype).max, 1 / (highest - lowest))
+    # Times the threshold it must stay finite: OpenVINO computes that product beforehand.
+    steep = _STEEP / threshold.abs().clamp_min(1e-6)
+    scale = torch.where(one_value, steep, 1 / (highest - lowest))
     normalised: torch.Tensor = ((predictions - threshold) * scale + 0.5).clamp(min=0, max=1)
     return normalised

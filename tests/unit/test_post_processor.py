@@ -1,11 +1,13 @@
 """Thresholds and normalisation are sensible where validation holds normal pictures only, and anomalib's otherwise."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import openvino
 import pytest
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from torchmetrics.utilities.data import dim_zero_cat
 
@@ -68,6 +70,32 @@ def test_normalised_maps_go_from_the_lowest_normal_value_over_the_threshold() ->
     batch.update(anomaly_map=maps)
     post_processor.normalize_batch(batch)
     assert batch.anomaly_map.flatten().tolist() == pytest.approx([0, 0.25, 0.5, 1, 1], abs=1e-6)
+
+
+def test_exported_from_a_single_normal_picture_it_still_tells_above_from_below(tmp_path: Path) -> None:
+    post_processor = NormalPostProcessor()
+    for value in (post_processor.image_min, post_processor.image_max, post_processor._image_threshold):
+        value.fill_(2.0)
+    for value in (post_processor.pixel_min, post_processor.pixel_max, post_processor._pixel_threshold):
+        value.fill_(0.0)
+
+    class Scores(torch.nn.Module):
+        def __init__(self, post_processor: NormalPostProcessor) -> None:
+            super().__init__()
+            self.post_processor = post_processor
+
+        def forward(self, scores: torch.Tensor) -> torch.Tensor:
+            batch = InferenceBatch(pred_score=scores, anomaly_map=scores.reshape(-1, 1, 1, 1))
+            return torch.stack(
+                [self.post_processor(batch).pred_score, self.post_processor(batch).anomaly_map.flatten()]
+            )
+
+    scores = torch.tensor([1.99, 2.0, 2.01, 1e6])
+    torch.onnx.export(Scores(post_processor).eval(), (scores,), tmp_path / "scores.onnx", dynamo=True, verbose=False)
+    compiled = openvino.compile_model(tmp_path / "scores.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (given,) = compiled([scores.numpy()]).values()
+    assert given[0].tolist() == pytest.approx([0, 0.5, 1, 1], abs=0.1)
+    assert given[1].tolist() == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize("labels", [([0, 0], [0, 1]), ([1, 0], [0, 0]), ([1, 1],)])
