@@ -26,6 +26,11 @@ class AnomalyMap(nn.Module):
     Shape:
         - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
         - Output: ``(N, 1, H, W)``.
+
+    Example:
+        >>> levels = [torch.rand(2, 8, 16, 16), torch.rand(2, 16, 8, 8)]
+        >>> AnomalyMap()(levels, levels, (64, 64)).shape
+        torch.Size([2, 1, 64, 64])
     """
 
     def __init__(self, map_size: tuple[int, int] | None = None) -> None:
@@ -107,6 +112,12 @@ class MapSmoothing(nn.Module):
     Shape:
         - Input: ``(N, 1, H, W)``.
         - Output: ``(N, 1, H, W)``.
+
+    Example:
+        >>> single_pixel = torch.zeros(1, 1, 9, 9)
+        >>> single_pixel[..., 4, 4] = 1
+        >>> round(MapSmoothing(1.0)(single_pixel).max().item(), 2)
+        0.16
     """
 
     def __init__(self, deviation: float = 0.0) -> None:

@@ -36,6 +36,11 @@ class RawEvaluator(Evaluator):
 
     Attributes:
         prediction: What the model returned last, before post-processing; ``None`` where that is no prediction.
+
+    Example:
+        >>> evaluator = RawEvaluator([AUPRO(fields=["anomaly_map", "gt_mask"])])
+        >>> [metric.name for metric in evaluator.test_metrics]
+        ['AUPRO']
     """
 
     def __init__(self, test_metrics: list[AnomalibMetric]) -> None:

@@ -32,6 +32,11 @@ class StfpmLoss(nn.Module):
         - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
         - Output: a scalar.
 
+    Example:
+        >>> teacher, student = ([torch.ones(2, 8, 4, 4)], [torch.ones(2, 8, 4, 4)])
+        >>> StfpmLoss()(teacher, student).item()
+        0.0
+
     Reference:
         Wang et al., Student-Teacher Feature Pyramid Matching for Anomaly Detection, BMVC 2021,
         https://arxiv.org/abs/2103.04257

@@ -50,6 +50,12 @@ def import_checkpoint(
         FileNotFoundError: If the file or the teacher's weights are missing.
         ConnectionError: If the teacher's weights are out of reach.
         ValueError: If the file is damaged, holds anything but tensors and plain values, or is of another architecture.
+
+    Example:
+        >>> import_checkpoint("nothing.pth.tar", "student.ckpt")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: 'nothing.pth.tar' is not a file: give a student that the authors published, best.pth.tar.
     """
     path, output = Path(path), Path(output)
     if output.exists():

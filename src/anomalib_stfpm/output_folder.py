@@ -19,6 +19,12 @@ def remember_configuration(folder: Path, now: dict[str, Any]) -> None:
     Raises:
         ValueError: If the folder holds results that were made with something else.
         OSError: If the folder cannot be written to.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     remember_configuration(Path(folder), {"epochs": 1})
+        ...     remember_configuration(Path(folder), {"epochs": 1})  # the same goes on
     """
     path = folder / CONFIGURATION_FILE
     if not path.is_file():

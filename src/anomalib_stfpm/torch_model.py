@@ -30,6 +30,15 @@ class StfpmModel(nn.Module):
 
     Raises:
         ValueError: If the backbone, a level, the map size, the contrast or the smoothing is not valid.
+
+    Example:
+        >>> import timm
+        >>> model = StfpmModel("resnet18").eval()
+        >>> model.load_teacher(timm.create_model("resnet18").state_dict())  # random, for show
+        >>> with torch.no_grad():
+        ...     prediction = model(torch.rand(2, 3, 64, 64))
+        >>> prediction.anomaly_map.shape, prediction.pred_score.shape
+        (torch.Size([2, 1, 64, 64]), torch.Size([2, 1]))
     """
 
     teacher_is_loaded: torch.Tensor

@@ -57,6 +57,13 @@ def write_text(path: Path, text: str) -> None:
 
     Raises:
         OSError: If the file cannot be written.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     write_text(Path(folder) / "new" / "results.txt", "all of it")
+        ...     (Path(folder) / "new" / "results.txt").read_text()
+        'all of it'
     """
     write_bytes(path, text.encode("utf-8"))
 

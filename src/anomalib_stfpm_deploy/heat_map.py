@@ -37,6 +37,10 @@ def levels(anomaly_map: npt.NDArray[np.float32], size: tuple[int, int]) -> Level
 
     Returns:
         The levels, of shape ``size``.
+
+    Example:
+        >>> levels(np.array([[0.0, 0.5, 2.0]], np.float32), (1, 3)).tolist()
+        [[0, 128, 255]]
     """
     grey: Any = cv2.convertScaleAbs(anomaly_map.clip(0, 1), alpha=255)
     return grey if grey.shape == size else cv2.resize(grey, size[::-1], interpolation=cv2.INTER_LINEAR)  # type: ignore[no-any-return]
@@ -64,6 +68,10 @@ def heat_map(anomaly_map: npt.NDArray[np.float32], size: tuple[int, int]) -> Pic
 
     Returns:
         A picture of shape ``(*size, 3)``, red first.
+
+    Example:
+        >>> heat_map(np.array([[0.0, 1.0]], np.float32), (1, 2)).tolist()
+        [[[0, 0, 128], [128, 0, 0]]]
     """
     return colour(levels(anomaly_map, size))
 
@@ -90,6 +98,11 @@ def overlay(picture: Picture, coloured: Picture) -> Picture:
 
     Returns:
         A picture of the heat map's size.
+
+    Example:
+        >>> picture = np.full((20, 30, 3), 100, np.uint8)
+        >>> overlay(picture, heat_map(np.zeros((8, 8), np.float32), (8, 8))).shape
+        (8, 8, 3)
     """
     height, width = coloured.shape[:2]
     if picture.shape != coloured.shape:
@@ -99,13 +112,17 @@ def overlay(picture: Picture, coloured: Picture) -> Picture:
 
 
 def as_png(picture: Picture) -> bytes:
-    """Encode a picture.
+    r"""Encode a picture.
 
     Args:
         picture: A picture of shape ``(H, W, 3)``, red first.
 
     Returns:
         It as PNG.
+
+    Example:
+        >>> as_png(np.zeros((8, 8, 3), np.uint8))[:4]
+        b'\x89PNG'
     """
     _, encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _PNG)
     return encoded.tobytes()

@@ -49,6 +49,12 @@ class Network:
     Raises:
         FileNotFoundError: If a file of the model is missing.
         ValueError: If it is not a model of anomalib, or an argument is not valid, or the CPU lacks the precision.
+
+    Example:
+        >>> Network("nothing.xml")
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: 'nothing.xml', a file of the model, does not exist.
     """
 
     def __init__(self, path: Path | str, precision: str = F32, hint: str = LATENCY, streams: int | None = None) -> None:
@@ -112,6 +118,10 @@ def precisions_of_this_machine() -> list[str]:
 
     Returns:
         ``"f32"`` and, where the CPU has it, ``"bf16"``.
+
+    Example:
+        >>> "f32" in precisions_of_this_machine()
+        True
     """
     has_bf16 = "BF16" in openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return [F32, BF16] if has_bf16 else [F32]

@@ -35,6 +35,12 @@ def read_picture(path: Path | str) -> Picture:
 
     Raises:
         UnreadablePictureError: If the file cannot be read, or is no picture or not a whole one.
+
+    Example:
+        >>> read_picture("nothing.png")
+        Traceback (most recent call last):
+        ...
+        anomalib_stfpm_deploy.picture.UnreadablePictureError: it cannot be read (No such file or directory)
     """
     try:
         data = Path(path).read_bytes()

@@ -25,6 +25,10 @@ class Conditions:
 
     Raises:
         ValueError: If a number is out of range.
+
+    Example:
+        >>> Conditions("tf_efficientnet_lite0", "package").input_size
+        (256, 256)
     """
 
     backbone: str = PAPER_BACKBONE

@@ -30,6 +30,10 @@ class Contestant:
 
     Raises:
         ValueError: If a number is out of range.
+
+    Example:
+        >>> Contestant("anomalib.models.Padim", init_args={"n_features": 100}).name
+        'Padim'
     """
 
     class_path: str
@@ -131,6 +135,10 @@ def class_of(class_path: str, base: type = AnomalibModule) -> type:
 
     Raises:
         ValueError: If there is none.
+
+    Example:
+        >>> class_of("anomalib.models.Padim").__name__
+        'Padim'
     """
     module, _, name = class_path.rpartition(".")
     try:

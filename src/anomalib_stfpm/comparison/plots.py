@@ -35,6 +35,10 @@ def colours(models: Sequence[str]) -> dict[str, str]:
 
     Returns:
         The colour by name.
+
+    Example:
+        >>> colours(["STFPM", "PaDiM"])
+        {'STFPM': '#0072b2', 'PaDiM': '#d55e00'}
     """
     return {model: _COLOURS[index % len(_COLOURS)] for index, model in enumerate(models)}
 

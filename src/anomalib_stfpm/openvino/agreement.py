@@ -35,6 +35,11 @@ class Agreement:
         map_correlation: Pearson correlation of all pixels of the maps, before the post-processor clamps them.
         float_metrics: Metrics of the model in floating point; those that labels and masks do not allow are left out.
         quantized_metrics: Metrics of the quantized model.
+
+    Example:
+        >>> agreement = Agreement(10, 0.98, 0.99, {"image_AUROC": 0.95}, {"image_AUROC": 0.95})
+        >>> agreement.shortcomings()
+        ['its scores correlate at 0.9800 (bound 0.999)']
     """
 
     pictures: int

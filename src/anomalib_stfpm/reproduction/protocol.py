@@ -29,6 +29,10 @@ class Protocol:
 
     Raises:
         ValueError: If a number is out of range.
+
+    Example:
+        >>> Protocol(max_epochs=30).train_batch_size
+        32
     """
 
     max_epochs: int = 100
@@ -59,6 +63,10 @@ def evaluator() -> RawEvaluator:
     Returns:
         An evaluator that tests with ``image_AUROC`` and, where there are masks, ``pixel_AUROC``, ``PublishedPRO`` and
         ``AUPRO``.
+
+    Example:
+        >>> [metric.name for metric in evaluator().test_metrics]
+        ['image_AUROC', 'pixel_AUROC', 'PublishedPRO', 'AUPRO']
     """
     fields = ["anomaly_map", "gt_mask"]
     return RawEvaluator(
@@ -82,6 +90,10 @@ def authors_stfpm(**arguments: Any) -> Stfpm:  # noqa: ANN401
 
     Raises:
         ValueError: If an argument is not valid.
+
+    Example:
+        >>> authors_stfpm().hparams["level_weights"]
+        [2.0, 2.0, 2.0]
     """
     if arguments.get("level_weights") is None:
         layers = resolve_layers(arguments.get("backbone", PAPER_BACKBONE), arguments.get("layers"))

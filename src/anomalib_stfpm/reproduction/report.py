@@ -98,6 +98,10 @@ def with_spread(mean: float | None, spread: float | None, digits: int = 4) -> st
 
     Returns:
         The text; empty where there is no mean.
+
+    Example:
+        >>> with_spread(0.95, 0.01), with_spread(0.95, None), with_spread(None, None)
+        ('0.9500 (0.0100)', '0.9500', '')
     """
     return _figure(mean, digits=digits) + ("" if spread is None else f" ({spread:.{digits}f})")
 
