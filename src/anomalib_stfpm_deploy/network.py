@@ -46,6 +46,10 @@ class Network:
         hint: ``"LATENCY"`` for one picture at a time, ``"THROUGHPUT"`` for many at once.
         streams: Number of pictures that are computed at the same time; what the hint asks for, unless given.
 
+    Attributes:
+        input_size: Height and width of the pictures that it takes; ``None`` if it takes any.
+        is_quantized: Whether it computes in 8 bits too.
+
     Raises:
         FileNotFoundError: If a file of the model is missing.
         ValueError: If it is not a model of anomalib, or an argument is not valid, or the CPU lacks the precision.
@@ -69,6 +73,7 @@ class Network:
             settings["NUM_STREAMS"] = streams
         model = _read(core, self.path)
         self.input_size = _one_picture(model)
+        self.is_quantized = any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
         self._outputs = [name for output in model.outputs for name in output.get_names()]
         self.compiled = core.compile_model(model, DEVICE, settings)
         self._of_this_thread = threading.local()

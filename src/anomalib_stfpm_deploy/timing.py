@@ -134,7 +134,7 @@ def time_models(
             Timing(
                 model=str(network.path),
                 precision=network.precision,
-                is_quantized=_is_quantized(network.path),
+                is_quantized=network.is_quantized,
                 median_ms=median,
                 p95_ms=p95,
                 p99_ms=p99,
@@ -225,10 +225,6 @@ def noise(network: Network) -> Pixels:
     """
     height, width = network.input_size or OPEN_SIZE
     return np.random.default_rng(0).random((1, 3, height, width), dtype=np.float32)
-
-
-def _is_quantized(path: Path) -> bool:
-    return any(operation.get_type_name() == "FakeQuantize" for operation in openvino.Core().read_model(path).get_ops())
 
 
 def _in_a_process_of_its_own(path: Path, precision: str) -> dict[str, Any]:
