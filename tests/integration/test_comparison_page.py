@@ -78,3 +78,12 @@ def test_it_is_dark_where_the_reader_wants_it(browser: Any, address: str) -> Non
         page.close()
     assert colours["light"] == ("rgb(255, 255, 255)", "rgb(26, 26, 26)")
     assert colours["dark"] == ("rgb(22, 24, 28)", "rgb(230, 230, 230)")
+
+
+def test_it_is_printed_on_white_and_fits_the_paper(browser: Any, address: str) -> None:  # noqa: ANN401
+    page = browser.new_page(viewport={"width": 794, "height": 1123}, color_scheme="dark")
+    page.emulate_media(media="print")
+    page.goto(address)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("document.querySelector('table').scrollWidth <= innerWidth")
+    page.close()
