@@ -116,7 +116,7 @@ class Contestant:
 DEFAULT_MODELS = (
     Contestant("anomalib_stfpm.Stfpm", "Stfpm"),
     Contestant("anomalib.models.Stfpm", "anomalib's Stfpm"),
-    # The smallest share of its paper: choosing takes time in proportion, and 10 % take a CPU hours.
+    # The smallest share of its paper: choosing takes time in proportion, on a CPU 20 minutes and more for 10 %.
     Contestant("anomalib.models.Patchcore", "PatchCore", {"coreset_sampling_ratio": 0.01}),
     # What anomalib draws for a ResNet-18, and asks for with any other backbone.
     Contestant("anomalib.models.Padim", "PaDiM", {"n_features": 100}),
