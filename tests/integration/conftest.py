@@ -1,5 +1,6 @@
 """What the integration tests share."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ def quiet_engine(root: Path, **arguments: Any) -> Engine:  # noqa: ANN401
     """An engine that shows nothing and trains one epoch, unless told otherwise."""
     defaults = {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False, "enable_model_summary": False}
     return Engine(default_root_dir=root, **{**defaults, **arguments})
+
+
+def hear_control_c() -> None:
+    """Let a process that is about to start hear Ctrl-C, which jobs in the background ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:

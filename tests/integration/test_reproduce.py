@@ -20,7 +20,7 @@ from anomalib_stfpm.reproduction import report
 from anomalib_stfpm.verbs.reproduce import INTERRUPTED, main
 from tests.conftest import CategoryWriter
 
-from .conftest import assert_same
+from .conftest import assert_same, hear_control_c
 
 pytestmark = pytest.mark.integration
 
@@ -195,7 +195,8 @@ def test_an_output_folder_that_cannot_be_written_to_is_named(root: Path, teacher
 
 def start(given: list[str]) -> subprocess.Popen[str]:
     command = [str(Path(sys.executable).with_name("anomalib-stfpm")), "reproduce", *given]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ})
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env={**os.environ}, preexec_fn=hear_control_c, **pipes)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
