@@ -180,7 +180,7 @@ def _carry_out(run: _Run) -> str | None:
     run.job.write(run.folder)
     minutes = run.job.conditions.time_limit
     log = run.folder / LOG_FILE
-    command = [sys.executable, "-m", "anomalib_stfpm.comparison.run", str(run.folder)]
+    command = [sys.executable, "-X", "faulthandler", "-m", "anomalib_stfpm.comparison.run", str(run.folder)]
     # The process ends with its standard input, that is, also when this one is killed.
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
