@@ -43,13 +43,17 @@ def before_clamping(model: openvino.Model) -> openvino.Model:
     Returns:
         A model with the outputs ``pred_score`` and ``anomaly_map``.
     """
-    outputs = []
+    raw = model.clone()
+    kept = set()
     for name in ("pred_score", "anomaly_map"):
-        source = model.output(name).get_node().input_value(0)
-        node = source.get_node()
-        outputs.append(node.input_value(0) if node.get_type_name() == "Clamp" else source)
-    results = [openvino.opset13.result(output) for output in outputs]
-    raw = openvino.Model(results, model.get_parameters(), "before_clamping").clone()
-    for output, name in zip(raw.outputs, ("pred_score", "anomaly_map"), strict=True):
-        output.get_tensor().set_names({name})
+        result = raw.output(name).get_node()
+        clamp = result.input_value(0).get_node()
+        if clamp.get_type_name() == "Clamp":
+            result.input(0).replace_source_output(clamp.input_value(0))
+        result.input_value(0).get_tensor().set_names({name})
+        kept.add(result.get_friendly_name())
+    for result in raw.get_results():
+        if result.get_friendly_name() not in kept:
+            raw.remove_result(result)
+    raw.validate_nodes_and_infer_types()
     return raw
