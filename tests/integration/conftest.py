@@ -1,6 +1,8 @@
 """What the integration tests share."""
 
+import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,11 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_stfpm import Stfpm
+
+HEARS_CONTROL_C: dict[str, Any] = (
+    {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
+)
+"""For a process that is to hear Ctrl-C, which jobs in the background ignore."""
 
 collect_ignore = ["no_network"]  # importing what is in there, to look for doctests, would cut off all tests
 
@@ -21,11 +28,6 @@ def quiet_engine(root: Path, **arguments: Any) -> Engine:  # noqa: ANN401
     """An engine that shows nothing and trains one epoch, unless told otherwise."""
     defaults = {"accelerator": "cpu", "max_epochs": 1, "enable_progress_bar": False, "enable_model_summary": False}
     return Engine(default_root_dir=root, **{**defaults, **arguments})
-
-
-def hear_control_c() -> None:
-    """Let a process that is about to start hear Ctrl-C, which jobs in the background ignore."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:

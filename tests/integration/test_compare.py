@@ -17,7 +17,7 @@ from anomalib_stfpm.comparison.run import Job, run
 from anomalib_stfpm.verbs.compare import data_of, parser
 from tests.conftest import write_mask, write_picture
 
-from .conftest import hear_control_c
+from .conftest import HEARS_CONTROL_C
 
 pytestmark = pytest.mark.integration
 
@@ -60,7 +60,7 @@ def start(root: Path, teacher_file: Path, output: Path) -> "subprocess.Popen[str
         "--conditions.seconds", "0.1",
     ]  # fmt: skip
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(list(map(str, command)), cwd=REPOSITORY, preexec_fn=hear_control_c, **pipes)
+    return subprocess.Popen(list(map(str, command)), cwd=REPOSITORY, **HEARS_CONTROL_C, **pipes)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from anomalib_stfpm.reproduction import report
 from anomalib_stfpm.verbs.reproduce import INTERRUPTED, main
 from tests.conftest import CategoryWriter
 
-from .conftest import assert_same, hear_control_c
+from .conftest import HEARS_CONTROL_C, assert_same
 
 pytestmark = pytest.mark.integration
 
@@ -196,7 +196,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_named(root: Path, teacher
 def start(given: list[str]) -> subprocess.Popen[str]:
     command = [str(Path(sys.executable).with_name("anomalib-stfpm")), "reproduce", *given]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, env={**os.environ}, preexec_fn=hear_control_c, **pipes)
+    return subprocess.Popen(command, env={**os.environ}, **HEARS_CONTROL_C, **pipes)
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
