@@ -5,7 +5,7 @@ from importlib.metadata import version as version_of
 project = "anomalib-stfpm"
 author = "The anomalib-stfpm authors"
 version = release = version_of(project)
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = f"{project} {version}"
 
@@ -16,4 +16,3 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 myst_heading_anchors = 3
-nb_execution_mode = "off"
