@@ -29,14 +29,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         ...     (Path(folder) / "results.txt").read_text()
         'all of it'
     """
-    # The name is this thread's alone; one that is left behind by a power cut is written over.
+    # No other thread and no other process of this machine has the name.
     temporary = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_native_id()}{path.suffix}")
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         if durable:
-            with temporary.open("rb") as file:
+            with temporary.open("r+b") as file:
                 os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:

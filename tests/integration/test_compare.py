@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,16 +64,20 @@ def start(root: Path, teacher_file: Path, output: Path) -> "subprocess.Popen[str
     return subprocess.Popen(list(map(str, command)), cwd=REPOSITORY, **HEARS_CONTROL_C, **pipes)
 
 
+def child_of(process: "subprocess.Popen[str]", log: Path) -> psutil.Process:
+    """Wait for the run that writes a log."""
+    while not (log.is_file() and (children := psutil.Process(process.pid).children())):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
+    return children[0]
+
+
 @pytest.fixture(scope="module")
 def output(teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a comparison that was killed during its second run, and started again."""
     root, folder = written(tmp_path_factory.mktemp("pictures")), tmp_path_factory.mktemp("compared")
     process = start(root, teacher_file, folder)
-    second = folder / "part" / "PaDiM" / "seed_0" / "log.txt"
-    while not second.is_file():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    (child,) = psutil.Process(process.pid).children()
+    child = child_of(process, folder / "part" / "PaDiM" / "seed_0" / "log.txt")
     process.kill()
     process.communicate()
     child.wait(30)  # it ends with the process that has started it
@@ -132,12 +137,29 @@ def test_another_configuration_is_refused_there(output: Path, teacher_file: Path
         )
 
 
+def test_a_model_that_cannot_be_loaded_costs_the_others_no_timing_and_more_time_may_be_given(
+    output: Path, teacher_file: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    job = json.loads((copy / "part" / "PaDiM" / "seed_0" / "job.json").read_text(encoding="utf-8"))
+    (in_8_bits,) = (copy / "part" / "PaDiM" / "seed_0" / "int8").rglob("model.xml")
+    in_8_bits.write_text("no model")
+    longer = conditions(teacher_file, time_limit=90, rounds=1, seconds=0.1)
+    record = compare({"part": job["data"]}, [Contestant(**PADIM)], longer, copy)
+    assert record["problems"] == [f"part: OpenVINO cannot load {in_8_bits}."]
+    (row,) = record["table"]
+    assert row["f32_median_ms"] > 0
+    assert row["int8_median_ms"] is None
+
+
 def test_a_model_that_takes_too_long_is_stopped(teacher_file: Path, tmp_path: Path) -> None:
     short = conditions(teacher_file, time_limit=0.01)
     record = compare({"part": data(written(tmp_path / "pictures"))}, [Contestant(**PADIM)], short, tmp_path / "output")
     assert record["problems"] == ["part, PaDiM, seed 0: It was stopped after 0.01 minutes, the time_limit."]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 def test_a_model_that_the_system_kills_is_reported(
     teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,13 +225,10 @@ def test_what_every_run_would_fail_on_is_refused_at_once(
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 def test_control_c_stops_the_run_and_says_how_to_go_on(teacher_file: Path, tmp_path: Path) -> None:
     process = start(written(tmp_path / "pictures"), teacher_file, tmp_path / "output")
-    log = tmp_path / "output" / "part" / "Stfpm" / "seed_0" / "log.txt"
-    while not log.is_file():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.1)
-    (child,) = psutil.Process(process.pid).children()
+    child = child_of(process, tmp_path / "output" / "part" / "Stfpm" / "seed_0" / "log.txt")
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from anomalib_stfpm import environment, teacher_weights
 from anomalib_stfpm.output_folder import remember_configuration
 from anomalib_stfpm_deploy import files
+from anomalib_stfpm_deploy.network import precisions_of_this_machine
 
 from . import report
 from .conditions import Conditions
@@ -24,6 +26,9 @@ from .contestant import Contestant, made_datamodule
 from .pretrained import pretrained
 from .record import CategoryResults, RunResult, record
 from .run import RESULT_FILE, Job
+
+_SIGKILL = 9  # which Windows has no name for
+_NOT_REMEMBERED = {"time_limit", "rounds", "seconds"}  # conditions that may change without a model being another
 
 LOG_FILE, OUTCOME_FILE, TIMING_FILE = "log.txt", "outcome.json", "timing.json"
 
@@ -66,8 +71,8 @@ def compare(
 ) -> dict[str, Any]:
     """Train, test, export and time models on the same pictures, and report.
 
-    A run (a category, a model, a seed) that has finished is not done again, any other is done from its start. The
-    report is written again after every run.
+    A run (a category, a model, a seed) that has finished is not done again, even if its export has failed; any other is
+    done from its start. The report is written again after every run.
 
     Args:
         data: By category, ``class_path`` and ``init_args`` of its datamodule.
@@ -86,12 +91,21 @@ def compare(
     """
     runs = _runs(data, contestants, conditions, output, seeds)
     _check(runs, conditions)
-    configuration = {"data": dict(data), "conditions": asdict(conditions), "seed_exported": seeds[0]}
-    remember_configuration(output, _plain(configuration))
+    kept = {name: value for name, value in asdict(conditions).items() if name not in _NOT_REMEMBERED}
+    remember_configuration(output, _plain({"conditions": kept, "seed_exported": seeds[0]}))
+    for category, of_category in data.items():
+        remember_configuration(output / _as_file_name(category), _plain(of_category))
     for run in runs:
         remember_configuration(run.folder, _plain(asdict(run.job.contestant)))
     unreadable = {category: problem for category in data if (problem := _problem_of_pictures(data[category]))}
-    about = _plain({**configuration, "seeds": list(seeds), "environment": environment.describe()})
+    about = _plain(
+        {
+            "data": dict(data),
+            "conditions": asdict(conditions),
+            "seeds": list(seeds),
+            "environment": environment.describe(),
+        }
+    )
 
     def write_report() -> dict[str, Any]:
         categories = []
@@ -178,6 +192,7 @@ def _problem_of_pictures(data: Data) -> str | None:
 def _carry_out(run: _Run) -> str | None:
     """Do a run in a process of its own; why it has not finished, if it has not."""
     run.job.write(run.folder)
+    (run.folder / RESULT_FILE).unlink(missing_ok=True)  # of an attempt that came to nothing
     minutes = run.job.conditions.time_limit
     log = run.folder / LOG_FILE
     command = [sys.executable, "-X", "faulthandler", "-m", "anomalib_stfpm.comparison.run", str(run.folder)]
@@ -197,7 +212,7 @@ def _carry_out(run: _Run) -> str | None:
             process.stdin.close()
     if code == 0:
         return None
-    if code == -signal.SIGKILL:
+    if code == -_SIGKILL:
         return "The system killed it, most likely because memory ran out."
     if code < 0:
         return f"It crashed ({signal.strsignal(-code)}); its log is '{log}'."
@@ -205,10 +220,11 @@ def _carry_out(run: _Run) -> str | None:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
+    with suppress(psutil.NoSuchProcess):
         for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+    process.kill()
     process.wait()
 
 
@@ -221,21 +237,43 @@ def _time(runs: Sequence[_Run], folder: Path, conditions: Conditions) -> None:
             if path.is_file():
                 changed = path.stat().st_mtime_ns
                 models[str(path)] = {"model": run.job.contestant.name, "kind": kind, "changed": changed}
+    how = {"models": models, "rounds": conditions.rounds, "seconds": conditions.seconds}
     before = _read(folder / TIMING_FILE)
-    if not models or (before is not None and before["models"] == models):
+    if not models or (before is not None and before["how"] == how and before["problem"] is None):
         return
-    temporary = folder / f".{TIMING_FILE}"
-    command = [sys.executable, "-m", "anomalib_stfpm_deploy", "time", "--output", str(temporary), "--model", *models]
-    options = ["--rounds", str(conditions.rounds), "--seconds", str(conditions.seconds)]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    problem = None if done.returncode == 0 else f"Timing failed: {_last_line(done.stderr or done.stdout)}"
-    timings = (_read(temporary) or {}).get("timings", [])
+    timings, problem = _timings(list(models), folder, conditions)
+    if problem is not None:  # one that cannot be loaded costs the others nothing
+        loadable = [path for path in models if _can_be_loaded(path)]
+        left_out = ", ".join(path for path in models if path not in loadable)
+        if loadable and left_out:
+            timings, problem = _timings(loadable, folder, conditions)
+            problem = f"OpenVINO cannot load {left_out}{f', and {problem}' if problem else ''}."
     for timing in timings:
         exported = models[timing["model"]]
         timing |= {"model": exported["model"], "kind": exported["kind"]}
-    temporary.unlink(missing_ok=True)
-    made = {"models": models, "timings": timings, "problem": problem}
+    made = {"how": how, "timings": timings, "problem": problem}
     files.write_text(folder / TIMING_FILE, json.dumps(made, indent=2) + "\n")
+
+
+def _timings(models: list[str], folder: Path, conditions: Conditions) -> tuple[list[dict[str, Any]], str | None]:
+    """Time models in a process of its own; what went wrong, if anything has."""
+    temporary = folder / f".{TIMING_FILE}"
+    command = [sys.executable, "-m", "anomalib_stfpm_deploy", "time", "--output", str(temporary), "--model", *models]
+    options = ["--rounds", str(conditions.rounds), "--seconds", str(conditions.seconds)]
+    try:
+        done = subprocess.run(
+            [*command, *options], capture_output=True, text=True, check=False, timeout=60 * conditions.time_limit
+        )
+    except subprocess.TimeoutExpired:
+        return [], f"timing took longer than {conditions.time_limit:g} minutes, the time_limit"
+    timings = (_read(temporary) or {}).get("timings", [])
+    temporary.unlink(missing_ok=True)
+    return timings, None if done.returncode == 0 else f"timing failed: {_last_line(done.stderr or done.stdout)}"
+
+
+def _can_be_loaded(model: str) -> bool:
+    loads = ([sys.executable, "-m", "anomalib_stfpm_deploy.load", model, name] for name in precisions_of_this_machine())
+    return all(subprocess.run(load, capture_output=True, check=False).returncode == 0 for load in loads)
 
 
 def _line(run: _Run) -> str:

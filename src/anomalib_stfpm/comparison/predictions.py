@@ -40,7 +40,7 @@ class Prediction:
         path: The picture's file.
         is_defective: Whether it has a defect.
         score: Image score, before post-processing.
-        is_anomalous: Whether the score is above the threshold.
+        is_anomalous: Whether the score is above the threshold; ``None`` of a model without thresholds.
         anomaly_map: Anomaly map of shape ``(H, W)``, before post-processing; ``None`` of a model that makes none.
         mask: Where the defect is, of shape ``(H, W)``; ``None`` without masks.
     """
@@ -48,7 +48,7 @@ class Prediction:
     path: str
     is_defective: bool
     score: float
-    is_anomalous: bool
+    is_anomalous: bool | None
     anomaly_map: npt.NDArray[np.float32] | None
     mask: npt.NDArray[np.bool_] | None
 
@@ -102,7 +102,7 @@ class Predictions(RawEvaluator):
                     path=str(path),
                     is_defective=bool(values.gt_label[index]),
                     score=float(raw.pred_score.flatten()[index]),
-                    is_anomalous=bool(values.pred_label.flatten()[index]),
+                    is_anomalous=None if values.pred_label is None else bool(values.pred_label.flatten()[index]),
                     anomaly_map=None if maps is None else maps[index],
                     mask=None if masks is None else masks[index] > 0,
                 )
@@ -123,7 +123,7 @@ def notes(predictions: list[Prediction]) -> list[str]:
     if not defective:
         found.append("There is no defective test picture: nothing of how well defects are found was measured.")
     elif len(defective) == len(predictions):
-        found.append("There is no good test picture: AUROC and AUPRO were not measured.")
+        found.append("There is no good test picture: image AUROC was not measured.")
     if all(prediction.mask is None for prediction in predictions):
         found.append("There are no masks: how well defects are located was not measured.")
     return found
@@ -151,14 +151,14 @@ def measured(metrics: Mapping[str, float], predictions: list[Prediction]) -> dic
 
 
 def curves(predictions: list[Prediction]) -> dict[str, list[list[float]]]:
-    """Draw the curves whose areas are the metrics.
+    """Draw curves of how well defects are found, and how well they are located.
 
     Args:
         predictions: All predictions.
 
     Returns:
         ``ROC``: true-positive rate of pictures against false-positive rate; ``PRO``: mean overlap of the regions
-        against the false-positive rate of pixels, up to 0.3. Each two lists, of at most 200 points. Left out where
+        against the false-positive rate of pixels, up to 0.3. Each two lists, of some 200 points. Left out where
         pictures or masks do not allow it.
     """
     found = {}

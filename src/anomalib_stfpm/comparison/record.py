@@ -145,7 +145,7 @@ def verdict(rows: Sequence[Row]) -> str:
     """Say in a sentence or two which model to deploy on a category.
 
     Among the models whose accuracy is that of the best, but for the spread over the seeds, it is the fastest. Accuracy
-    is the mean of image AUROC and, where there are masks, AUPRO.
+    is the mean of image AUROC and, where all models have one, AUPRO.
 
     Args:
         rows: The category's rows of the table.
@@ -156,8 +156,11 @@ def verdict(rows: Sequence[Row]) -> str:
     judged = [row for row in rows if row["image_AUROC"] is not None]
     if not judged:
         return "No model could be judged."
-    best = max(judged, key=_accuracy)
-    equal = [row for row in judged if _accuracy(best) - _accuracy(row) <= max(_spread(best), _spread(row))]
+    by = [metric for metric in ("image_AUROC", "AUPRO") if all(row[metric] is not None for row in judged)]
+    best = max(judged, key=lambda row: _accuracy(row, by))
+    equal = [
+        row for row in judged if _accuracy(best, by) - _accuracy(row, by) <= max(_spread(best, by), _spread(row, by))
+    ]
     timed = [row for row in equal if row.get("f32_median_ms") is not None]
     said = [f"{best['model']} is the most accurate: {_figures(best)}."]
     if not timed:
@@ -165,8 +168,9 @@ def verdict(rows: Sequence[Row]) -> str:
     chosen = min(timed, key=lambda row: row["f32_median_ms"])
     others = [row for row in equal if row is not best]
     if others:
+        within = "Within the spread of the seeds" if len(best["seeds"]) > 1 else f"Within {ONE_SEED_SPREAD}"
         names = _list([row["model"] for row in others])
-        said.append(f"Within the spread of the seeds, {names} {'is' if len(others) == 1 else 'are'} as accurate.")
+        said.append(f"{within}, {names} {'is' if len(others) == 1 else 'are'} as accurate.")
     fastest = min((row for row in judged if row.get("f32_median_ms")), key=lambda row: row["f32_median_ms"])
     said.append(f"Deploy {chosen['model']}, which takes {chosen['f32_median_ms']:.1f} ms a picture in float32")
     if fastest is chosen:
@@ -177,13 +181,12 @@ def verdict(rows: Sequence[Row]) -> str:
     return " ".join(said)
 
 
-def _accuracy(row: Row) -> float:
-    values = [row[metric] for metric in ("image_AUROC", "AUPRO") if row[metric] is not None]
-    return float(mean(values))
+def _accuracy(row: Row, by: Sequence[str]) -> float:
+    return float(mean(row[metric] for metric in by))
 
 
-def _spread(row: Row) -> float:
-    spreads = [row[f"{metric}_std"] for metric in ("image_AUROC", "AUPRO") if row[f"{metric}_std"] is not None]
+def _spread(row: Row, by: Sequence[str]) -> float:
+    spreads = [row[f"{metric}_std"] for metric in by if row[f"{metric}_std"] is not None]
     return mean(spreads) if spreads else ONE_SEED_SPREAD
 
 

@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
+from anomalib_stfpm import finite_json
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.results import harmless
 
@@ -29,7 +29,7 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
     Raises:
         OSError: If a file cannot be written.
     """
-    files.write_text(folder / JSON_FILE, json.dumps(_without_details(record), indent=1) + "\n")
+    files.write_text(folder / JSON_FILE, finite_json.dumps(_without_details(record)))
     files.write_text(folder / CSV_FILE, _csv(record["table"]))
     files.write_text(folder / MARKDOWN_FILE, markdown(record))
     files.write_text(folder / PAGE_FILE, page(record, folder))

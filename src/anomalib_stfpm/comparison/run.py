@@ -26,7 +26,7 @@ from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import seed_everything
 
-from anomalib_stfpm import environment, teacher_weights
+from anomalib_stfpm import environment, finite_json, teacher_weights
 from anomalib_stfpm.export import StfpmExport
 from anomalib_stfpm.openvino import PicturesOf, measure_agreement
 from anomalib_stfpm.openvino.prediction import before_clamping, predicted
@@ -245,7 +245,7 @@ def _files(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:
-    files.write_text(folder / RESULT_FILE, json.dumps(result, indent=1) + "\n")
+    files.write_text(folder / RESULT_FILE, finite_json.dumps(result))
 
 
 def main() -> None:

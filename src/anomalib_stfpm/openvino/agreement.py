@@ -32,7 +32,8 @@ class Agreement:
     Args:
         pictures: Number of pictures compared.
         score_correlation: Pearson correlation of the scores, before the post-processor clamps them.
-        map_correlation: Pearson correlation of all pixels of the maps, before the post-processor clamps them.
+        map_correlation: Pearson correlation of all pixels of the maps, before the post-processor clamps them; ``None``
+            of models that make none.
         float_metrics: Metrics of the model in floating point; those that labels and masks do not allow are left out.
         quantized_metrics: Metrics of the quantized model.
 
@@ -44,7 +45,7 @@ class Agreement:
 
     pictures: int
     score_correlation: float
-    map_correlation: float
+    map_correlation: float | None
     float_metrics: dict[str, float]
     quantized_metrics: dict[str, float]
 
@@ -75,10 +76,10 @@ class Agreement:
             )
         else:
             logger.info(
-                "INT8 and floating point agree on %d held-out pictures: scores correlate at %.5f, maps at %.5f.",
+                "INT8 and floating point agree on %d held-out pictures: scores correlate at %.5f, maps at %s.",
                 self.pictures,
                 self.score_correlation,
-                self.map_correlation,
+                "-" if self.map_correlation is None else f"{self.map_correlation:.5f}",
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,10 +116,11 @@ def measure_agreement(
         msg = f"INT8 needs at least 2 held-out pictures to be compared on: the datamodule has {len(pairs)}."
         raise ValueError(msg)
     before, after = ([pair[index] for pair in pairs] for index in range(2))
+    has_maps = before[0].anomaly_map is not None
     return Agreement(
         pictures=len(pairs),
         score_correlation=_correlation(_all(before, "pred_score"), _all(after, "pred_score")),
-        map_correlation=_correlation(_all(before, "anomaly_map"), _all(after, "anomaly_map")),
+        map_correlation=_correlation(_all(before, "anomaly_map"), _all(after, "anomaly_map")) if has_maps else None,
         float_metrics=_metrics(before),
         quantized_metrics=_metrics(after),
     )
@@ -134,7 +136,7 @@ def _correlation(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def _metrics(batches: list[ImageBatch]) -> dict[str, float]:
     labelled = [batch for batch in batches if batch.gt_label is not None]
-    masked = [batch for batch in labelled if batch.gt_mask is not None]
+    masked = [batch for batch in labelled if batch.gt_mask is not None and batch.anomaly_map is not None]
     metrics = {}
     if labelled and {bool(label) for label in _all(labelled, "gt_label")} == {False, True}:
         metrics["image_AUROC"] = _auroc(labelled, "pred_score", "gt_label")

@@ -25,7 +25,7 @@ def predicted(compiled: Any, held_out: HeldOut) -> ImageBatch:  # noqa: ANN401  
         image=torch.from_numpy(held_out.picture),
         pred_score=outputs["pred_score"].flatten(),
         pred_label=outputs["pred_label"].flatten() if "pred_label" in outputs else None,
-        anomaly_map=outputs["anomaly_map"],
+        anomaly_map=outputs.get("anomaly_map"),
         pred_mask=outputs.get("pred_mask"),
         gt_label=None if label is None else torch.tensor([label]),
         gt_mask=None if mask is None else mask.as_subclass(torch.Tensor).unsqueeze(0),
@@ -41,11 +41,12 @@ def before_clamping(model: openvino.Model) -> openvino.Model:
         model: The model, which stays as it is.
 
     Returns:
-        A model with the outputs ``pred_score`` and ``anomaly_map``.
+        A model with the outputs ``pred_score`` and, if the model makes maps, ``anomaly_map``.
     """
     raw = model.clone()
     kept = set()
-    for name in ("pred_score", "anomaly_map"):
+    given = {name for output in raw.outputs for name in output.get_names()}
+    for name in given & {"pred_score", "anomaly_map"}:
         result = raw.output(name).get_node()
         clamp = result.input_value(0).get_node()
         if clamp.get_type_name() == "Clamp":

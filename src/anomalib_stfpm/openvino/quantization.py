@@ -8,8 +8,8 @@ that a classifier would not notice drown it. Left in floating point are
 - convolutions of features that no activation bounds, as in the linear bottlenecks of mobile networks;
 - the convolution of the picture where a depthwise one follows.
 
-Ranges are those of all that calibration has seen, not of nearly all, and a quarter wider: defects lie beyond what
-normal pictures show, and cut off they would score too little.
+Ranges are those of all that calibration has seen, not of nearly all, and of ``quantize`` a quarter wider: defects lie
+beyond what normal pictures show, and cut off they would score too little.
 """
 
 from collections.abc import Callable, Iterable, Sequence

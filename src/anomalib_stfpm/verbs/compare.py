@@ -23,8 +23,8 @@ def parser() -> ArgumentParser:
     made = ArgumentParser(
         prog="anomalib-stfpm compare",
         description="Train, test, export and time models on the same pictures, with the same backbone, and write a "
-        "report: comparison.html, .md, .csv and .json. The same command goes on where it was interrupted, and tries "
-        "again what has failed. The exit code is 1 if anything has.",
+        "report: comparison.html, .md, .csv and .json. The same command goes on where it was interrupted, and does "
+        "runs that have failed again. The exit code is 1 if anything has failed.",
     )
     made.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these arguments")
     made.add_subclass_arguments(AnomalibDataModule, "data", required=True, instantiate=False)

@@ -50,7 +50,7 @@ def test_all_is_measured_where_labels_and_masks_allow_it() -> None:
     [
         (predicted(masks=False), {"pixel_AUROC", "AUPRO"}, "There are no masks"),
         (only(is_defective=False), set(METRICS), "There is no defective test picture"),
-        (only(is_defective=True), {"image_AUROC"}, "There is no good test picture"),
+        (only(is_defective=True), {"image_AUROC"}, "There is no good test picture: image AUROC was not measured."),
     ],
 )
 def test_what_pictures_do_not_allow_is_left_out_and_said(

@@ -40,12 +40,28 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
             "is as accurate. Deploy B, which takes 10.0 ms a picture in float32, the least of all.",
         ),
         ({"A": [0.9]}, {}, "A is the most accurate: an image AUROC of 0.900 and an AUPRO of 0.900."),
+        (
+            {"A": [0.9], "B": [0.896]},
+            {"A": 20, "B": 10},
+            "A is the most accurate: an image AUROC of 0.900 and an AUPRO of 0.900. Within 0.005, B is as accurate. "
+            "Deploy B, which takes 10.0 ms a picture in float32, the least of all.",
+        ),
     ],
 )
 def test_the_verdict_follows_from_the_figures(
     accuracies: dict[str, list[float]], milliseconds: dict[str, float], verdict: str, tmp_path: Path
 ) -> None:
     assert compared(tmp_path, accuracies, milliseconds)["verdicts"] == {"part": verdict}
+
+
+def test_a_model_without_maps_is_judged_by_what_all_have(tmp_path: Path) -> None:
+    without = {"image_AUROC": 0.92, "image_F1Score": 0.9, "pixel_AUROC": None, "AUPRO": None}
+    located = {"image_AUROC": 0.98, "image_F1Score": 0.9, "pixel_AUROC": 0.9, "AUPRO": 0.8}
+    runs = [
+        RunResult(model, 0, Path(model), measured(tmp_path, metrics=metrics), None)
+        for model, metrics in {"A": without, "B": located}.items()
+    ]
+    assert record({}, [CategoryResults("part", runs, {})])["verdicts"]["part"].startswith("B is the most accurate")
 
 
 def test_problems_are_said_and_cost_nothing_else(tmp_path: Path) -> None:
