@@ -76,7 +76,7 @@ class Network:
         self.is_quantized = any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
         self._outputs = [name for output in model.outputs for name in output.get_names()]
         self.compiled = core.compile_model(model, DEVICE, settings)
-        # OpenVINO makes its table of types when it is first used, and two threads that do so wait for each other forever.
+        # OpenVINO makes its table of types at the first use, and two threads that do so wait for each other forever.
         openvino.Type.f32.to_dtype()
         self._of_this_thread = threading.local()
 
