@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from functools import cache
 from typing import Any
 
 import cv2
@@ -141,8 +142,13 @@ def heat_map_as_png(found: Levels) -> bytes:
     grey = encoded.tobytes()
     header = bytearray(grey[_HEADER_DATA])
     header[_COLOUR_TYPE] = _INDEXED  # the pixels stay as they are
-    palette = colour(np.arange(256, dtype=np.uint8)[np.newaxis]).tobytes()
-    return grey[:_SIGNATURE] + _chunk(b"IHDR", header) + _chunk(b"PLTE", palette) + grey[_HEADER_DATA.stop + 4 :]
+    return grey[:_SIGNATURE] + _chunk(b"IHDR", header) + _palette() + grey[_HEADER_DATA.stop + 4 :]
+
+
+@cache
+def _palette() -> bytes:
+    """The chunk that is the same in every heat map."""
+    return _chunk(b"PLTE", colour(np.arange(256, dtype=np.uint8)[np.newaxis]).tobytes())
 
 
 def _chunk(kind: bytes, data: bytes | bytearray) -> bytes:
