@@ -9,6 +9,21 @@ from anomalib_stfpm_deploy import files
 CONFIGURATION_FILE = "configuration.json"
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a file of an output folder.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it holds, or ``None`` if it is not there yet.
+    """
+    if not path.is_file():
+        return None
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
 def remember_configuration(folder: Path, now: dict[str, Any]) -> None:
     """Remember what an output folder's results are made with, and refuse anything else in it.
 
@@ -27,10 +42,11 @@ def remember_configuration(folder: Path, now: dict[str, Any]) -> None:
         ...     remember_configuration(Path(folder), {"epochs": 1})  # the same goes on
     """
     path = folder / CONFIGURATION_FILE
-    if not path.is_file():
+    remembered = read_json(path)
+    if remembered is None:
         files.write_text(path, json.dumps(now, indent=2) + "\n")
         return
-    before, after = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(now)
+    before, after = _flat(remembered), _flat(now)
     for key in sorted(before.keys() | after.keys()):
         if before.get(key) != after.get(key):
             msg = (

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from anomalib_stfpm import environment, teacher_weights
-from anomalib_stfpm.output_folder import remember_configuration
+from anomalib_stfpm.output_folder import read_json, remember_configuration
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.network import precisions_of_this_machine
 
@@ -49,7 +49,7 @@ class _Run:
     @property
     def outcome(self) -> dict[str, Any] | None:
         """What became of it, once it has been tried."""
-        return _read(self.folder / OUTCOME_FILE)
+        return read_json(self.folder / OUTCOME_FILE)
 
     @property
     def is_finished(self) -> bool:
@@ -58,7 +58,7 @@ class _Run:
     @property
     def result(self) -> RunResult:
         outcome = self.outcome or {"problem": None}
-        measured = _read(self.folder / RESULT_FILE)
+        measured = read_json(self.folder / RESULT_FILE)
         return RunResult(self.job.contestant.name, self.job.seed, self.name, measured, outcome["problem"])
 
 
@@ -111,7 +111,7 @@ def compare(
         categories = []
         for category in data:
             results = [run.result for run in runs if run.category == category and run.outcome is not None]
-            timing = _read(output / _as_file_name(category) / TIMING_FILE) or {}
+            timing = read_json(output / _as_file_name(category) / TIMING_FILE) or {}
             categories.append(CategoryResults(category, results, timing, unreadable.get(category)))
         made = record(about, categories)
         report.write(output, made)
@@ -238,7 +238,7 @@ def _time(runs: Sequence[_Run], folder: Path, conditions: Conditions) -> None:
                 changed = path.stat().st_mtime_ns
                 models[str(path)] = {"model": run.job.contestant.name, "kind": kind, "changed": changed}
     how = {"models": models, "rounds": conditions.rounds, "seconds": conditions.seconds}
-    before = _read(folder / TIMING_FILE)
+    before = read_json(folder / TIMING_FILE)
     if not models or (before is not None and before["how"] == how and before["problem"] is None):
         return
     timings, problem = _timings(list(models), folder, conditions)
@@ -266,7 +266,7 @@ def _timings(models: list[str], folder: Path, conditions: Conditions) -> tuple[l
         )
     except subprocess.TimeoutExpired:
         return [], f"timing took longer than {conditions.time_limit:g} minutes, the time_limit"
-    timings = (_read(temporary) or {}).get("timings", [])
+    timings = (read_json(temporary) or {}).get("timings", [])
     temporary.unlink(missing_ok=True)
     return timings, None if done.returncode == 0 else f"timing failed: {_last_line(done.stderr or done.stdout)}"
 
@@ -292,10 +292,3 @@ def _last_line(text: str) -> str:
 def _plain(value: Any) -> Any:  # noqa: ANN401
     """In values that JSON knows."""
     return json.loads(json.dumps(value, default=str))
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return read

@@ -19,6 +19,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 
 from anomalib_stfpm import environment
 from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.output_folder import read_json
 from anomalib_stfpm.student_selection import VAL_ERROR, StudentSelection
 from anomalib_stfpm_deploy import files
 
@@ -40,11 +41,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     Returns:
         The result, or ``None`` if the run is not finished.
     """
-    path = folder / RESULT_FILE
-    if not path.is_file():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
+    return read_json(folder / RESULT_FILE)
 
 
 def run(
