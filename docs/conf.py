@@ -1,11 +1,19 @@
-"""How the documentation is built: ``sphinx-build -W docs build/docs``."""
+"""How the documentation is built: ``sphinx-build -W docs build/docs``.
 
+The notebooks are run for it, in a few minutes; a second build runs those again that have changed.
+``-D nb_execution_mode=off`` leaves them unrun.
+"""
+
+import os
+import shutil
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 project = "anomalib-stfpm"
 author = "The anomalib-stfpm authors"
 version = release = version_of(project)
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 html_theme = "furo"
 html_title = f"{project} {version}"
 
@@ -16,3 +24,16 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 myst_heading_anchors = 3
+
+nb_execution_mode = "cache"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of libraries that are imported
+# The notebooks call anomalib-stfpm, which is where this Python is.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+# Sphinx reads no file outside its folder.
+_docs = Path(__file__).parent
+shutil.copytree(_docs.parent / "notebooks", _docs / "notebooks", dirs_exist_ok=True)

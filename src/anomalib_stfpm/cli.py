@@ -2,18 +2,20 @@
 
 import sys
 import traceback
-from types import ModuleType
 
 from anomalib.cli.cli import main as anomalib_main
 
 from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
+from anomalib_stfpm_deploy.optional_module import MissingPackageError, load
 
 from . import data  # noqa: F401  registers the datamodules
 from .refused_argument import sentence_of
 from .registry import honour_seed
-from .verbs import compare, import_checkpoint, reproduce
 
-VERBS: dict[str, ModuleType] = {"compare": compare, "import-checkpoint": import_checkpoint, "reproduce": reproduce}
+VERBS = {
+    name: f"anomalib_stfpm.verbs.{name.replace('-', '_')}" for name in ("compare", "import-checkpoint", "reproduce")
+}
+"""The module of each verb."""
 
 
 def main() -> None:
@@ -28,8 +30,10 @@ def main() -> None:
         _print_verbs()
     try:
         if arguments and arguments[0] in VERBS:
-            sys.exit(VERBS[arguments[0]].main(arguments[1:]))
+            sys.exit(load(VERBS[arguments[0]]).main(arguments[1:]))
         anomalib_main()
+    except MissingPackageError as error:
+        sys.exit(f"anomalib-stfpm: error: {error}")
     except (ValueError, OSError) as error:
         sentence = sentence_of(str(error)) or (str(error) if _is_of_this_package(error) else None)
         if sentence is None:
@@ -39,8 +43,12 @@ def main() -> None:
 
 def _print_verbs() -> None:
     print("Verbs of anomalib-stfpm, each with a --help:\n")
-    for name, verb in {**VERBS, **DEPLOYMENT_VERBS}.items():
-        print(f"  {name:20}{(verb.__doc__ or '').partition(': ')[2].splitlines()[0]}")
+    for name, module in {**VERBS, **DEPLOYMENT_VERBS}.items():
+        try:
+            summary = (load(module).__doc__ or "").partition(": ")[2].splitlines()[0]
+        except MissingPackageError as error:
+            summary = str(error)
+        print(f"  {name:20}{summary}")
     print("\nAll others are anomalib's:\n", flush=True)
 
 

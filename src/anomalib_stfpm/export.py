@@ -20,6 +20,7 @@ from anomalib.pre_processing import PreProcessor
 from torchmetrics import Metric
 
 from anomalib_stfpm_deploy import files
+from anomalib_stfpm_deploy.optional_module import load
 
 from .pre_processor import fixed_size
 
@@ -91,8 +92,11 @@ class StfpmExport(ExportMixin):
 
         Raises:
             ValueError: If the model has not been trained, or has no thresholds, or the size is not valid.
+            ImportError: If ONNX or its exporter is not installed.
         """
         self._require_trained_and_validated()
+        load("onnx")
+        load("onnxscript")
         kwargs.setdefault("opset_version", ONNX_OPSET)
         kwargs.setdefault("verbose", False)
         size = self._size_to_export(input_size)
@@ -142,9 +146,10 @@ class StfpmExport(ExportMixin):
         Raises:
             ValueError: If the model has not been trained, or has no thresholds, an argument is not valid, or pictures
                 that quantization needs are missing.
-            ModuleNotFoundError: If OpenVINO or NNCF is not installed.
+            ImportError: If OpenVINO or NNCF is not installed.
         """
         del task
+        load("openvino")
         import openvino  # only who exports to it needs it
 
         with TemporaryDirectory() as folder:
@@ -154,6 +159,7 @@ class StfpmExport(ExportMixin):
             if compression_type in _QUANTIZED:
                 model, agreement = self._quantized(model, compression_type, datamodule, metric, max_drop)
             elif compression_type is CompressionType.INT8:
+                load("nncf")
                 from .openvino import compress_weights
 
                 model = compress_weights(model)
@@ -177,6 +183,7 @@ class StfpmExport(ExportMixin):
         metric: Metric | None,
         max_drop: float,
     ) -> tuple["openvino.Model", dict[str, Any]]:
+        load("nncf")
         from .openvino import PicturesOf, measure_agreement, quantize, quantize_with_accuracy_control
 
         if datamodule is None:

@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 
+from tests import readme
 from tests.conftest import CategoryWriter, write_picture
 
 pytestmark = pytest.mark.integration
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 def test_contenders_train_in_turns_and_are_compared(write_category: CategoryWriter, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "benchmarks.training", "--root", write_category("part"), "--category", "part",
+        *readme.command("python -m benchmarks.training"), "--root", write_category("part"), "--category", "part",
         "--pictures", "4", "--size", "80", "--epochs", "2", "--num-workers", "0", "--contenders", "default", "plain",
         "--output", tmp_path / "results",
     ]  # fmt: skip
@@ -39,7 +39,8 @@ def test_recipes_peers_and_readings_are_measured_alike(
         write_picture(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
     variants = ["cycle 1.6, batch 8, turned", "PatchCore"]
     command = [
-        sys.executable, "-m", "benchmarks.quality", "--root", root, "--categories", "part", "--variants", *variants,
+        *readme.command("python -m benchmarks.quality"), "--root", root, "--categories", "part",
+        "--variants", *variants,
         "--seeds", "0", "1", "--epochs", "1", "--backbone", "resnet18", "--teacher-weights", teacher_file,
         "--readings", "--latency", "--output", tmp_path / "results",
     ]  # fmt: skip
@@ -57,7 +58,7 @@ def test_recipes_peers_and_readings_are_measured_alike(
 
 def test_exported_models_are_timed_and_infer_is_watched(write_category: CategoryWriter, tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "benchmarks.deployment", "--root", write_category("part"), "--category", "part",
+        *readme.command("python -m benchmarks.deployment"), "--root", write_category("part"), "--category", "part",
         "--pictures", "6", "--size", "80", "--rounds", "1", "--seconds", "0.1", "--output", tmp_path / "results",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)

@@ -179,7 +179,7 @@ def test_other_verbs_say_what_they_need() -> None:
     run = [sys.executable, "-c", without_torch, "train"]
     done = subprocess.run(run, capture_output=True, text=True, check=False)
     assert done.returncode == 120
-    assert "error: only infer and time do without torch: install anomalib-stfpm with what it" in done.stderr
+    assert "error: Only infer and time do without torch: install anomalib-stfpm with what it" in done.stderr
 
 
 def test_time_without_a_round_is_refused(exported: Path) -> None:

@@ -1,7 +1,6 @@
 """The commands of the README and the configurations are ones that anomalib understands."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -14,42 +13,17 @@ from anomalib_stfpm.comparison import DEFAULT_MODELS, Contestant
 from anomalib_stfpm.lightning_model import PAPER_MAX_EPOCHS
 from anomalib_stfpm.reproduction import authors_stfpm
 from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
-from tests.conftest import CategoryWriter, random_weights, write_picture
+from anomalib_stfpm_deploy.optional_module import load
+from tests.conftest import CategoryWriter, random_weights
 
 pytestmark = pytest.mark.integration
 
 REPOSITORY = Path(__file__).parents[2]
-VERBS = {**TRAINING_VERBS, **DEPLOYMENT_VERBS}
-COMMANDS = [
-    line.rpartition("&&")[2].strip()
-    for block in re.findall(r"```bash\n(.*?)```", (REPOSITORY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    for line in block.splitlines()
-    if "anomalib train" in line or line.startswith(("anomalib ", "anomalib-stfpm "))
-]
+VERBS = {name: load(module) for name, module in {**TRAINING_VERBS, **DEPLOYMENT_VERBS}.items()}
 CONFIGS = set((REPOSITORY / "configs").glob("*.yaml"))
 REPRODUCE, COMPARE, BENCHMARK = (
     REPOSITORY / "configs" / f"{name}.yaml" for name in ("reproduce", "compare", "benchmark")
 )
-
-
-def test_the_readme_shows_every_verb() -> None:
-    assert {command.split()[1] for command in COMMANDS} >= {"train", "test", "predict", "export", *VERBS}
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("pictures/screw/train/good", "pictures/screw/test/bent", "new_pictures"):
-        write_picture(tmp_path / folder / "0.png", seed=0)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
-    _, verb, *arguments = shlex.split(command)
-    if verb in VERBS:
-        assert VERBS[verb].parser().parse_args(arguments)
-        return
-    if verb == "benchmark":  # anomalib reads the arguments of a pipeline as it runs it
-        assert Path(arguments[arguments.index("--config") + 1]).is_file()
-        return
-    assert isinstance(AnomalibCLI([verb, *arguments], run=False).model, Stfpm)
 
 
 def test_what_the_readme_explains_is_what_is_said() -> None:

@@ -1,0 +1,66 @@
+"""What is released: a wheel and an archive of the sources, whole and without what is not theirs; and the extras."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+import pytest
+from packaging.requirements import Requirement
+
+REPOSITORY = Path(__file__).parents[2]
+EXTRAS = ("deploy", "dev", "docs", "notebooks", "offline", "openvino", "test")
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    clone, folder = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("released")
+    subprocess.run(["git", "clone", "--quiet", REPOSITORY, clone], check=True)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(clone)]
+    subprocess.run(build, check=True, capture_output=True)
+    return folder
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(released: Path) -> None:
+    (wheel,) = released.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+    listed = subprocess.run(
+        ["git", "ls-files", "src"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert names == {name.removeprefix("src/") for name in listed}
+
+
+def test_the_sources_hold_no_data_and_no_results(released: Path) -> None:
+    (sources,) = released.glob("*.tar.gz")
+    with tarfile.open(sources) as archive:
+        paths = [PurePosixPath(member.name) for member in archive.getmembers() if member.isfile()]
+    assert {path.suffix for path in paths} <= {".cfg", ".in", ".jinja", ".md", ".py", ".toml", ".txt", ".typed", ""}
+    assert {path.parts[1] for path in paths} >= {"LICENSE", "README.md", "pyproject.toml", "src"}
+
+
+def test_the_index_would_take_both(released: Path) -> None:
+    check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, released.iterdir())]
+    done = subprocess.run(check, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("PASSED") == 2
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_all_that_an_extra_asks_for_is_there_for_those_who_develop(extra: str) -> None:
+    assert set(metadata.metadata("anomalib-stfpm").get_all("Provides-Extra") or ()) == set(EXTRAS)
+    asked = _asked_for("anomalib-stfpm", extra)
+    assert asked
+    assert [str(one) for one in asked if not one.specifier.contains(metadata.version(one.name))] == []
+
+
+def _asked_for(package: str, extra: str) -> list[Requirement]:
+    """What an extra asks for, with what the extras that it names ask for."""
+    asked = []
+    for requirement in map(Requirement, metadata.requires(package) or ()):
+        if requirement.marker and requirement.marker.evaluate({"extra": extra}):
+            nested = [one for name in requirement.extras for one in _asked_for(requirement.name, name)]
+            asked += nested if requirement.name == package else [requirement, *nested]
+    return asked
