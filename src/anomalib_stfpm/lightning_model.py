@@ -320,7 +320,7 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         student_pyramid = self.model.student_pyramid(images)
         loss: torch.Tensor = self.loss(teacher_pyramid, student_pyramid, teacher_is_normalised=True)
         pyramids = (teacher_pyramid, student_pyramid)
-        require_finite(loss, self.current_epoch, self.hparams["layers"], images, pyramids, self.model)
+        require_finite(loss, self.current_epoch, self.hparams["layers"], batch, pyramids, self.model)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
 
