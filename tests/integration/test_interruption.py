@@ -80,7 +80,8 @@ def test_told_to_end_it_ends_with_the_command_that_goes_on(
     two_more = ["--trainer.max_epochs", str(finished + 3)]
     trainer = AnomalibCLI([*shlex.split(go_on)[1:], *two_more]).engine.trainer
     assert str(trainer.ckpt_path) == str(weights / "model.ckpt")
-    assert torch.load(trainer.checkpoint_callback.best_model_path, weights_only=True)["epoch"] == finished + 2
+    last = Path(trainer.default_root_dir) / "weights" / "lightning" / "model.ckpt"
+    assert torch.load(last, weights_only=True)["epoch"] == finished + 2
 
 
 def test_the_command_replaces_the_checkpoint_that_it_was_given() -> None:
