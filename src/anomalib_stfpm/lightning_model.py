@@ -36,6 +36,7 @@ from .memory_allocator import KeepFreedMemory
 from .post_processor import NormalPostProcessor
 from .pre_processor import TrainingPreProcessor
 from .schedule import CONSTANT, SCHEDULES, one_cycle
+from .several_processes import SeveralProcesses
 from .student_selection import StudentSelection, kept_student
 from .torch_model import StfpmModel
 from .validation_schedule import ValidationSchedule
@@ -236,13 +237,13 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         """Make the callbacks of a run.
 
         Returns:
-            anomalib's components, then what makes a resumed training exact, what keeps the best student and the
-            checkpoints, and what spares work.
+            anomalib's components, then what makes a resumed training exact, what several processes share, what
+            keeps the best student and the checkpoints, and what spares work.
         """
         components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
         # Pictures are split before they are remembered, and filled in before they are pre-processed.
         first = [ExactResume(), self.feature_cache]
-        kept = [StudentSelection(), WholeCheckpoints(), Interruption()]
+        kept = [SeveralProcesses(), StudentSelection(), WholeCheckpoints(), Interruption()]
         return [*first, *components, *kept, ValidationSchedule(), KeepFreedMemory()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
