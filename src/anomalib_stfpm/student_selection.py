@@ -117,7 +117,7 @@ class StudentSelection(Callback):
             batch_idx: Number of the batch.
             dataloader_idx: Number of the dataloader.
         """
-        del outputs
+        del pl_module, outputs
         if not self._held_out:
             return
         anomaly_map, gt_label = batch.anomaly_map, batch.gt_label
