@@ -1,12 +1,15 @@
 """Pictures of noise and a random teacher, for what does not depend on what is learned."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+
+from anomalib_stfpm import Stfpm
 
 BACKBONE = "resnet18"
 SIZE = 64  # pixels
@@ -49,3 +52,23 @@ def write_teacher(path: Path) -> None:
     """
     torch.manual_seed(0)
     save_file(timm.create_model(BACKBONE, pretrained=False).state_dict(), path)
+
+
+def export(folder: Path) -> None:
+    """Export a random model with OpenVINO.
+
+    Args:
+        folder: Folder that gets the model. Its pictures set the thresholds.
+    """
+    torch.manual_seed(0)
+    model: Any = Stfpm(BACKBONE, ["layer1"], input_size=(SIZE, SIZE), visualizer=False).eval()
+    model.model.load_teacher(timm.create_model(BACKBONE, pretrained=False).state_dict())
+    pixels = [np.asarray(Image.open(path), np.float32) / 255 for path in sorted(folder.rglob("*.png"))]
+    with torch.no_grad():
+        found = model.model(model.pre_processor(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)))
+        for kind, values in (("image", found.pred_score), ("pixel", found.anomaly_map)):
+            lowest, highest = values.min(), values.max()
+            named = {f"{kind}_min": lowest, f"{kind}_max": highest, f"_{kind}_threshold": (lowest + highest) / 2}
+            for name, value in named.items():
+                getattr(model.post_processor, name).copy_(value)
+    model.to_openvino(folder)
