@@ -134,6 +134,15 @@ def test_a_training_that_goes_on_has_a_checkpoint_in_its_new_folder_from_the_sta
     assert torch.load(written, weights_only=True)["epoch"] == 1
 
 
+def test_interrupted_in_its_first_epoch_it_says_that_it_starts_again(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    datamodule = MVTecLayout(root=write_category("part"), category="part", num_workers=0)
+    with pytest.raises(SystemExit):
+        quiet_engine(tmp_path, callbacks=[Look()]).fit(tiny_model(teacher_file), datamodule=datamodule)
+    assert "Interrupted before the first checkpoint was written: training starts from the beginning" in caplog.text
+
+
 class OwnCheckpointIO(TorchCheckpointIO):
     """What a user writes checkpoints with."""
 
