@@ -33,7 +33,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         ...
         ValueError: Another command is at work in '...': wait until it has ended, or give another output folder.
     """
-    path, is_new = folder / LOCK_FILE, not folder.exists()
+    path, made = folder / LOCK_FILE, [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
@@ -50,8 +50,8 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         finally:
             with suppress(OSError):  # Windows removes no file that is open
                 path.unlink()
-                if is_new:
-                    folder.rmdir()  # if nothing was written to it
+                for each in made:
+                    each.rmdir()  # if nothing was written to it
 
 
 def _locked(file: IO[bytes]) -> bool:
