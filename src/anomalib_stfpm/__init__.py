@@ -15,7 +15,7 @@ from .lightning_model import Stfpm
 from .loss import StfpmLoss
 from .original_checkpoint import import_checkpoint
 from .published_pro import PublishedPRO
-from .registry import honour_seed, register_models
+from .registry import honour_seed, number_folders_one_by_one, register_models
 from .torch_model import StfpmModel
 
 __all__ = [
@@ -35,3 +35,4 @@ __version__ = "0.1.0"
 
 register_models()
 honour_seed()
+number_folders_one_by_one()

@@ -1,5 +1,6 @@
 """The default evaluator: anomalib's metrics and AUPRO, of raw predictions, with or without masks."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,8 @@ from anomalib.models.components import AnomalibModule
 from torch import nn
 from torch.nn import ModuleList
 from torchmetrics.classification import BinaryPrecisionRecallCurve
+
+from .several_processes import counted
 
 RANKED_FIELDS = ("pred_score", "anomaly_map")
 
@@ -74,43 +77,51 @@ class RawEvaluator(Evaluator):
         del module, arguments
         self.prediction = prediction if isinstance(prediction, InferenceBatch) else None
 
-    def on_test_batch_end(  # noqa: D417
+    def on_test_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,  # noqa: ANN401
         batch: ImageBatch,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Update every metric with the raw or the post-processed batch.
+        """Update every metric with the raw or the post-processed batch, each picture once in all processes together.
 
         Args:
             trainer: The trainer.
             pl_module: The model.
             outputs: Not used.
             batch: Post-processed batch.
+            batch_idx: Number of the batch.
+            dataloader_idx: Number of the dataloader.
         """
-        del trainer, pl_module, outputs, args, kwargs
+        del pl_module, outputs
+        number = counted(trainer.test_dataloaders, batch_idx, dataloader_idx, len(batch))
+        if number == 0:
+            return
         predicted = self.prediction if self.prediction is not None else batch
         metric: Any
         for metric in self.test_metrics:
-            ranked = set(RANKED_FIELDS) & set(metric.fields)
-            values = {field: getattr(predicted, field) for field in ranked}
-            if isinstance(metric, BinaryPrecisionRecallCurve):
-                values = {field: None if value is None else _squashed(value) for field, value in values.items()}
-            # Not a batch, which would keep no more than 32 bits.
-            metric.update(SimpleNamespace(**{field: getattr(batch, field) for field in metric.fields} | values))
+            is_curve = isinstance(metric, BinaryPrecisionRecallCurve)
+            values = {}
+            for field in metric.fields:
+                is_ranked = field in RANKED_FIELDS
+                value = getattr(predicted if is_ranked else batch, field)
+                value = None if value is None else value[:number]
+                values[field] = _squashed(value) if is_curve and is_ranked and value is not None else value
+            metric.update(SimpleNamespace(**values))  # not a batch, which would keep no more than 32 bits
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log every metric that is strict or has been updated.
+        """Log every metric that is strict or has been updated, in whatever process.
 
         Args:
             trainer: The trainer.
             pl_module: The model.
         """
         all_metrics = self.test_metrics
-        self.test_metrics = ModuleList(metric for metric in all_metrics if metric.strict or metric.update_called)
+        in_any = partial(trainer.strategy.reduce_boolean_decision, all=False)
+        self.test_metrics = ModuleList(each for each in all_metrics if each.strict or in_any(bool(each.update_called)))
         super().on_test_epoch_end(trainer, pl_module)
         self.test_metrics = all_metrics
 

@@ -3,7 +3,8 @@
 import json
 import logging
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -64,10 +65,11 @@ class StfpmExport(ExportMixin):
             The ``.pt`` file.
 
         Raises:
+            OSError: If it cannot be written.
             ValueError: If the model has not been trained, or has no thresholds.
         """
         self._require_trained_and_validated()
-        with TemporaryDirectory() as folder:
+        with self._temporary_folder() as folder:
             written = super().to_torch(folder, model_file_name)
             return _move(written, export_root, ExportType.TORCH)
 
@@ -91,6 +93,7 @@ class StfpmExport(ExportMixin):
             The ``.onnx`` file.
 
         Raises:
+            OSError: If it cannot be written.
             ValueError: If the model has not been trained, or has no thresholds, or the size is not valid.
             ImportError: If ONNX or its exporter is not installed.
         """
@@ -104,7 +107,7 @@ class StfpmExport(ExportMixin):
             # Traced with pictures of two by two pixels, as anomalib would have it, the deepest features have none.
             height, width = (torch.export.Dim(name, min=_SMALLEST) for name in ("height", "width"))
             kwargs.setdefault("dynamic_shapes", ({0: torch.export.Dim("batch_size"), 2: height, 3: width},))
-        with TemporaryDirectory() as folder:
+        with self._temporary_folder() as folder:
             written = super().to_onnx(folder, model_file_name, size, **kwargs)
             return _move(written, export_root, ExportType.ONNX)
 
@@ -144,6 +147,7 @@ class StfpmExport(ExportMixin):
             The ``.xml`` file; the weights are in a ``.bin`` file beside it.
 
         Raises:
+            OSError: If it cannot be written.
             ValueError: If the model has not been trained, or has no thresholds, an argument is not valid, or pictures
                 that quantization needs are missing.
             ImportError: If OpenVINO or NNCF is not installed.
@@ -152,7 +156,7 @@ class StfpmExport(ExportMixin):
         load("openvino")
         import openvino  # only who exports to it needs it
 
-        with TemporaryDirectory() as folder:
+        with self._temporary_folder() as folder:
             onnx = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
             model = openvino.convert_model(onnx, **(ov_kwargs or {}))
             agreement = None
@@ -229,6 +233,21 @@ class StfpmExport(ExportMixin):
             )
             raise ValueError(msg)
         return given
+
+    @contextmanager
+    def _temporary_folder(self) -> Iterator[str]:
+        """Give a folder to write a model to, and say so if that fails for want of room.
+
+        torch, ONNX and OpenVINO raise errors of many kinds then, of which none names the reason.
+        """
+        with TemporaryDirectory() as folder:
+            try:
+                yield folder
+            except (OSError, RuntimeError):
+                model: Any = self.model
+                size = sum(value.nbytes for value in model.state_dict().values())
+                files.write_bytes(Path(folder, "as_large_as_the_model"), bytes(size), durable=False)
+                raise
 
     def _require_trained_and_validated(self) -> None:
         model: Any = self.model

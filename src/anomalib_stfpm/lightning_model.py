@@ -29,14 +29,18 @@ from .exact_resume import ExactResume
 from .export import StfpmExport
 from .feature_cache import FeatureCache
 from .feature_pyramid import backbone_config, resolve_layers
+from .finite_loss import require_finite
+from .interruption import Interruption
 from .loss import StfpmLoss
 from .memory_allocator import KeepFreedMemory
 from .post_processor import NormalPostProcessor
 from .pre_processor import TrainingPreProcessor
 from .schedule import CONSTANT, SCHEDULES, one_cycle
+from .several_processes import SeveralProcesses
 from .student_selection import StudentSelection, kept_student
 from .torch_model import StfpmModel
 from .validation_schedule import ValidationSchedule
+from .whole_checkpoints import WholeCheckpoints
 
 logger = logging.getLogger(__name__)
 
@@ -233,13 +237,14 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         """Make the callbacks of a run.
 
         Returns:
-            anomalib's components, then what makes a resumed training exact, what keeps the best student, and what
-            spares work.
+            anomalib's components, then what makes a resumed training exact, what several processes share, what
+            keeps the best student and the checkpoints, and what spares work.
         """
         components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
         # Pictures are split before they are remembered, and filled in before they are pre-processed.
         first = [ExactResume(), self.feature_cache]
-        return [*first, *components, StudentSelection(), ValidationSchedule(), KeepFreedMemory()]
+        kept = [SeveralProcesses(), StudentSelection(), WholeCheckpoints(), Interruption()]
+        return [*first, *components, *kept, ValidationSchedule(), KeepFreedMemory()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make the optimiser of the student.
@@ -306,12 +311,17 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
 
         Returns:
             The loss.
+
+        Raises:
+            ValueError: If the loss is not finite.
         """
         del args, kwargs
         teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
         images: Any = batch.image
         student_pyramid = self.model.student_pyramid(images)
         loss: torch.Tensor = self.loss(teacher_pyramid, student_pyramid, teacher_is_normalised=True)
+        pyramids = (teacher_pyramid, student_pyramid)
+        require_finite(loss, self.current_epoch, self.hparams["layers"], batch, pyramids, self.model)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
 

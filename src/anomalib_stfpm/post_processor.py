@@ -1,11 +1,15 @@
 """Thresholds and normalisation of anomaly maps where validation knows no defect."""
 
+from dataclasses import fields
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from .several_processes import counted
 
 NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
 """Share of the pixels of held-out normal pictures that lie below the pixel threshold."""
@@ -54,26 +58,36 @@ class NormalPostProcessor(PostProcessor):
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,  # noqa: ANN401
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        """Collect scores and maps.
+        """Collect scores and maps, those of each picture once in all processes together.
 
         Args:
             trainer: The trainer.
             pl_module: The model.
             outputs: Batch with ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``gt_label`` of shape ``(N,)``.
-            args: Not used.
-            kwargs: Not used.
+            batch: Not used.
+            batch_idx: Number of the batch.
+            dataloader_idx: Number of the dataloader.
         """
+        del batch
+        number = counted(trainer.val_dataloaders, batch_idx, dataloader_idx, len(outputs))
+        if number == 0:
+            return
+        if number < len(outputs):
+            values = {each.name: getattr(outputs, each.name) for each in fields(outputs)}
+            kept = {name: None if value is None else value[:number] for name, value in values.items()}
+            outputs = type(outputs)(**kept)
         # anomalib's search for the best pixel threshold is costly, and in vain while no defect has been seen.
         self._only_normal &= outputs.gt_label is not None and not outputs.gt_label.any()
         if self._only_normal:
             without_pictures = outputs.image.new_zeros(len(outputs.image), 3, 1, 1)  # nobody will look at them
             self._normal.append(outputs.update(in_place=False, image=without_pictures))
             return
-        for batch in [*self._normal, outputs]:
-            super().on_validation_batch_end(trainer, pl_module, batch, *args, **kwargs)
+        for seen in [*self._normal, outputs]:
+            super().on_validation_batch_end(trainer, pl_module, seen)
         self._normal.clear()
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -91,7 +105,8 @@ class NormalPostProcessor(PostProcessor):
         super().on_validation_epoch_end(trainer, pl_module)
         maps = [batch.anomaly_map.flatten() for batch in self._normal if batch.anomaly_map is not None]
         if maps and only_normal:
-            self._set_pixels(torch.cat(maps))
+            pixels = torch.cat(maps)
+            self._set_pixels(pixels if trainer.world_size == 1 else torch.cat(gather_all_tensors(pixels)))
         self._normal.clear()
         self._only_normal = True
 

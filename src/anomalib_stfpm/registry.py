@@ -2,15 +2,21 @@
 
 import logging
 import sys
+from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import anomalib.data
+import anomalib.engine.engine
 import anomalib.models
+import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule
+from filelock import FileLock
 from lightning.pytorch import seed_everything
 
 MODULE = "anomalib_stfpm"
+LATEST = "latest"
 THRESHOLD_LOGGER = "anomalib.metrics.threshold.f1_adaptive_threshold"
 
 
@@ -54,6 +60,45 @@ def honour_seed() -> None:
         before_instantiate_classes(self)
 
     cli.before_instantiate_classes = seed_before_instantiate_classes
+
+
+def number_folders_one_by_one() -> None:
+    """Let trainings that start at the same moment get folders of their own.
+
+    anomalib looks for the highest version and makes the next one: another training may do so in between, and one of
+    them fails.
+    """
+    engine: Any = anomalib.engine.engine
+    create_versioned_dir = engine.create_versioned_dir
+    if hasattr(create_versioned_dir, "__wrapped__"):
+        return
+
+    @wraps(create_versioned_dir)
+    def create_alone(root_dir: str | Path) -> Path:
+        folder = Path(root_dir).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".versions.lock")
+        with suppress(NotImplementedError, OSError):  # on a file system without locks it is as it was
+            lock.acquire()
+        try:
+            created: Path = create_versioned_dir(root_dir)
+        finally:
+            lock.release()
+        return created
+
+    engine.create_versioned_dir = create_alone
+
+
+def write_to_folder(trainer: pl.Trainer, folder: Path) -> None:
+    """Change the folder that a trainer writes to.
+
+    Lightning's ``default_root_dir`` can only be read.
+
+    Args:
+        trainer: The trainer.
+        folder: The folder.
+    """
+    trainer._default_root_dir = str(folder)  # type: ignore[attr-defined]
 
 
 class OncePerFit(logging.Filter):

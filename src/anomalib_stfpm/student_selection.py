@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from .registry import OncePerFit
+from .several_processes import counted
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class StudentSelection(Callback):
     def __init__(self) -> None:
         self._held_out: list[str] = []
         self._kept: dict[str, Any] = {}
+        self._error, self._pictures = torch.zeros(()), 0
         self._warnings = OncePerFit()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -96,14 +98,14 @@ class StudentSelection(Callback):
                 "val_split_mode to from_train and its val_split_ratio to 0.2."
             )
 
-    def on_validation_batch_end(  # noqa: D417
+    def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
         outputs: Any,  # noqa: ANN401
         batch: ImageBatch,
-        *args: Any,  # noqa: ANN401
-        **kwargs: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Add the maps of a batch's held-out normal pictures to the validation error.
 
@@ -112,20 +114,47 @@ class StudentSelection(Callback):
             pl_module: The model.
             outputs: Not used.
             batch: Batch with ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``gt_label`` of shape ``(N,)``.
+            batch_idx: Number of the batch.
+            dataloader_idx: Number of the dataloader.
         """
-        del trainer, outputs, args, kwargs
+        del pl_module, outputs
         if not self._held_out:
             return
         anomaly_map, gt_label = batch.anomaly_map, batch.gt_label
         if anomaly_map is None or gt_label is None:
             return
-        normal_maps = anomaly_map[gt_label == _NORMAL]
+        number = counted(trainer.val_dataloaders, batch_idx, dataloader_idx, len(batch))
+        normal_maps = anomaly_map[:number][gt_label[:number] == _NORMAL]
         if len(normal_maps):
-            error = normal_maps.float().mean()
+            self._error += normal_maps.float().mean() * len(normal_maps)
+            self._pictures += len(normal_maps)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to measure the validation error.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+        """
+        del trainer
+        self._error, self._pictures = torch.zeros((), device=pl_module.device), 0
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the validation error, which all processes of a distributed training have measured together.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+        """
+        if not self._held_out:
+            return
+        # Lightning's own mean is wrong where processes have seen different numbers of pictures.
+        measured = torch.stack([self._error, self._error.new_tensor(self._pictures)])
+        error, pictures = trainer.strategy.reduce(measured, reduce_op="sum")
+        if pictures:
             pl_module.log(
-                VAL_ERROR, error, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(normal_maps),
-                sync_dist=True,
-            )  # fmt: skip
+                VAL_ERROR, error / pictures, on_step=False, on_epoch=True, prog_bar=True, batch_size=1, sync_dist=True
+            )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep this student, and save it, if it is the best so far.

@@ -43,9 +43,25 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            msg = f"'{path}' cannot be written ({error.strerror or error})."
-            raise OSError(msg) from error
+            raise cannot_be_written(path, error) from error
         raise
+
+
+def cannot_be_written(path: Path, reason: OSError) -> OSError:
+    """Say in one sentence that a file cannot be written.
+
+    Args:
+        path: The file.
+        reason: What the system says.
+
+    Returns:
+        The error to raise.
+
+    Example:
+        >>> cannot_be_written(Path("results.txt"), OSError(28, "No space left on device"))
+        OSError("'results.txt' cannot be written (No space left on device).")
+    """
+    return OSError(f"'{path}' cannot be written ({reason.strerror or reason}).")
 
 
 def write_text(path: Path, text: str) -> None:

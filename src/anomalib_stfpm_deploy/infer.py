@@ -11,6 +11,7 @@ from .arguments import Parser
 from .exit_codes import INTERRUPTED
 from .heat_map import as_picture, as_png, colour, heat_map_as_png, levels, overlay
 from .network import F32, PRECISIONS, THROUGHPUT, Network, digest_of
+from .one_at_a_time import one_at_a_time
 from .picture import SUFFIXES, UnreadablePictureError, read_picture
 from .progress import Progress
 from .results import Result, Results
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises:
         OSError: If a file of the model or an input is missing, or the output cannot be written.
-        ValueError: If the model is not one, or an argument is not valid.
+        ValueError: If the model is not one, an argument is not valid, or another command is at work in the output.
     """
     given = parser().parse_args(arguments)
     pictures = dict(find_pictures(given.input))
@@ -68,7 +69,11 @@ def main(arguments: Sequence[str]) -> int:
         "full_size": given.full_size,
         "pictures": not given.no_pictures,
     }
-    results = Results(given.output, made_with)
+    with one_at_a_time(given.output):
+        return _infer(network, pictures, Results(given.output, made_with), given)
+
+
+def _infer(network: Network, pictures: dict[str, Path], results: Results, given: argparse.Namespace) -> int:
     job = _Job(network, given.output, full_size=given.full_size, with_pictures=not given.no_pictures)
     versions = {name: _version(path) for name, path in pictures.items()}
     left = {name: path for name, path in pictures.items() if not results.is_known(name, versions[name])}

@@ -85,6 +85,9 @@ class Results:
 
         Args:
             result: The result.
+
+        Raises:
+            OSError: If it cannot be written.
         """
         self._results[result.picture] = result
         self._write_line(asdict(result))
@@ -107,8 +110,11 @@ class Results:
         return results
 
     def _write_line(self, record: dict[str, Any]) -> None:
-        self._journal.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._journal.flush()
+        try:
+            self._journal.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._journal.flush()
+        except OSError as error:
+            raise files.cannot_be_written(self._folder / JOURNAL_FILE, error) from error
 
     def _read_json(self) -> None:
         path = self._folder / JSON_FILE

@@ -2,10 +2,13 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from anomalib.engine import Engine
 
@@ -34,3 +37,18 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -
     """Assert that two states are equal, bit for bit; a threshold that is not set, not a number, equals another one."""
     assert left.keys() == right.keys()
     assert [key for key in left if not torch.equal(left[key].nan_to_num(7), right[key].nan_to_num(7))] == []
+
+
+@contextmanager
+def full_disk(largest: int) -> Iterator[None]:
+    """Let no file grow beyond a number of bytes, in this process and those that it starts: as on a disk that is full.
+
+    What writes gets an ``OSError`` after it has written a part.
+    """
+    resource = pytest.importorskip("resource", reason="the system cannot bound the size of files")
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -69,3 +69,14 @@ def test_exported_models_are_timed_and_infer_is_watched(write_category: Category
     for run in record["end_to_end"]:
         assert run["pictures"] == 6
         assert f"| {run['share_of_network']:.2f} | {run['settled_bytes'] / 1e6:.0f} |" in done.stdout
+
+
+def test_a_long_lived_process_stays_as_it_was(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.reliability.load", "--pictures", "1000", "--output", tmp_path]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    load = json.loads((tmp_path / "load.json").read_text(encoding="utf-8"))
+    assert load["pictures"] == load["pictures_of_threads"] == 1000
+    assert load["different"] == load["different_in_threads"] == 0
+    assert load["descriptors_after"] == load["descriptors_before"] > 0
+    assert load["highest_bytes"] < 1.02 * load["warm_bytes"]
+    assert f"{load['pictures']} pictures in " in done.stdout

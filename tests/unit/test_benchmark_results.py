@@ -38,3 +38,16 @@ def test_the_training_times_in_the_readme_are_those_measured() -> None:
     path = RESULTS / "training" / "training_same_as_test.json"
     (run,) = json.loads(path.read_text(encoding="utf-8"))["runs"].values()
     assert training.table(run["results"]) in README
+
+
+def test_the_reliability_in_the_readme_is_the_one_measured() -> None:
+    folder = RESULTS / "reliability"
+    killed, load = (json.loads((folder / f"{name}.json").read_text()) for name in ("killed_training", "load"))
+    readme = " ".join(README.split())
+    assert killed["same"] == killed["trainings"]
+    assert (
+        f"of {killed['kills']} kills, {killed['while_writing']} of them while a checkpoint was being written" in readme
+    )
+    assert f"all {killed['trainings']} trainings ended, bit for bit, as the uninterrupted one" in readme
+    assert load["different"] == load["different_in_threads"] == 0
+    assert f"scored {load['pictures']:,} pictures, its memory grew by {100 * load['growth']:.2f} %" in readme

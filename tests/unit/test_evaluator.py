@@ -22,6 +22,7 @@ class Network(torch.nn.Module):
 def results_of(maps: torch.Tensor, masks: torch.Tensor, evaluator: RawEvaluator) -> dict[str, float]:
     """Give an evaluator predictions in batches of two, and post-processed batches that say nothing."""
     module: Any = SimpleNamespace(model=Network())
+    trainer: Any = SimpleNamespace(test_dataloaders=None)
     evaluator.on_test_start(None, module)
     for some_maps, some_masks in zip(torch.split(maps, 2), torch.split(masks, 2), strict=True):
         module.model(InferenceBatch(pred_score=some_maps.amax(dim=(1, 2)), anomaly_map=some_maps.unsqueeze(1)))
@@ -30,7 +31,7 @@ def results_of(maps: torch.Tensor, masks: torch.Tensor, evaluator: RawEvaluator)
             image=torch.zeros(len(some_maps), 3, 8, 8), gt_label=some_masks.any(dim=(1, 2)), gt_mask=some_masks,
             pred_score=nothing[:, 0, 0], anomaly_map=nothing,
         )  # fmt: skip
-        evaluator.on_test_batch_end(None, module, None, batch, 0)
+        evaluator.on_test_batch_end(trainer, module, None, batch, 0)
     evaluator.on_test_end(None, module)
     metrics: Any = evaluator.test_metrics
     return {metric.name: float(metric.compute()) for metric in metrics}

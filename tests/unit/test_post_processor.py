@@ -41,9 +41,10 @@ def validate(
         assert all
         return decision and not others_have_defects
 
-    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=agree))
-    for batch in given:
-        post_processor.on_validation_batch_end(trainer, trainer, batch)
+    strategy = SimpleNamespace(reduce_boolean_decision=agree)
+    trainer: Any = SimpleNamespace(strategy=strategy, val_dataloaders=None, world_size=1)
+    for index, batch in enumerate(given):
+        post_processor.on_validation_batch_end(trainer, trainer, batch, batch, index)
     post_processor.on_validation_epoch_end(trainer, trainer)
     return {name: float(getattr(post_processor, name)) for name in BUFFERS}
 

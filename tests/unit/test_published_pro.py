@@ -49,6 +49,18 @@ def test_anomalibs_aupro_equals_the_reference(seed: int) -> None:
     assert measured(metric, maps, masks) == pytest.approx(expected, abs=1e-6)
 
 
+def test_pictures_of_several_processes_are_gathered() -> None:
+    maps, masks = pictures(0, count=5)
+    other = PublishedPRO()
+    measured(other, maps[1::2], masks[1::2])
+    gathered = iter([torch.cat(other.maps), torch.cat(other.masks)])
+    metric = PublishedPRO(
+        distributed_available_fn=lambda: True, dist_sync_fn=lambda own, **_: [own, next(gathered)]
+    )  # fmt: skip
+    order = [0, 2, 4, 1, 3]
+    assert measured(metric, maps[::2], masks[::2]) == measured(PublishedPRO(), maps[order], masks[order])
+
+
 def test_the_two_conventions_differ_and_are_named_apart() -> None:
     maps, masks = pictures(0)
     published, aupro = PublishedPRO(), AUPRO(fields=["anomaly_map", "gt_mask"])

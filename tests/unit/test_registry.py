@@ -2,8 +2,10 @@
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import anomalib.data
+import anomalib.engine.engine
 import anomalib.models
 import pytest
 import torch
@@ -11,11 +13,12 @@ import yaml
 from anomalib.data import get_datamodule
 from anomalib.models import get_model, list_models
 from anomalib.models.components import AnomalibModule
+from lightning.pytorch import Trainer
 
 import anomalib_stfpm
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import TextureDemo
-from anomalib_stfpm.registry import honour_seed
+from anomalib_stfpm.registry import honour_seed, number_folders_one_by_one, write_to_folder
 
 
 @pytest.mark.parametrize("name", ["stfpm", "Stfpm"])
@@ -89,3 +92,17 @@ def test_what_the_plugin_changes_of_the_command_line_is_where_it_was() -> None:
     honour_seed()
     assert AnomalibCLI.before_instantiate_classes is changed
     assert changed.__wrapped__.__module__ == "anomalib.cli.cli", "anomalib has changed how its command line is made"
+
+
+def test_what_the_plugin_changes_of_how_folders_are_numbered_is_where_it_was() -> None:
+    engine: Any = anomalib.engine.engine
+    changed = engine.create_versioned_dir
+    number_folders_one_by_one()
+    assert engine.create_versioned_dir is changed
+    assert changed.__wrapped__.__module__ == "anomalib.utils.path", "anomalib has changed how it numbers its folders"
+
+
+def test_the_folder_of_a_trainer_can_be_changed(tmp_path: Path) -> None:
+    trainer = Trainer(default_root_dir=tmp_path / "before", logger=False, accelerator="cpu")
+    write_to_folder(trainer, tmp_path / "after")
+    assert trainer.default_root_dir == str(tmp_path / "after"), "Lightning has changed where a trainer writes"

@@ -12,6 +12,7 @@ from anomalib_stfpm.comparison import DEFAULT_MODELS, Conditions, Contestant, co
 from anomalib_stfpm.comparison.contestant import class_of
 from anomalib_stfpm.comparison.report import MARKDOWN_FILE, PAGE_FILE
 from anomalib_stfpm_deploy.exit_codes import INTERRUPTED
+from anomalib_stfpm_deploy.one_at_a_time import one_at_a_time
 
 
 def parser() -> ArgumentParser:
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     conditions = made.instantiate_classes(given).conditions
     contestants = [Contestant.read(one) for one in given.models or []] or list(DEFAULT_MODELS)
     try:
-        record = compare(data_of(given), contestants, conditions, given.output, given.seeds)
+        with one_at_a_time(given.output):
+            record = compare(data_of(given), contestants, conditions, given.output, given.seeds)
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on with the run that was not finished.")
         return INTERRUPTED

@@ -9,6 +9,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.reproduction import Protocol, authors_stfpm, reproduce
 from anomalib_stfpm_deploy.exit_codes import INTERRUPTED
+from anomalib_stfpm_deploy.one_at_a_time import one_at_a_time
 
 
 def parser() -> ArgumentParser:
@@ -54,9 +55,10 @@ def main(arguments: Sequence[str]) -> int:
     settings = made.instantiate_classes(given)
     make_model = partial(authors_stfpm, **settings.model.as_dict())
     try:
-        missing = reproduce(
-            make_model, settings.protocol, settings.root, settings.output, settings.categories, settings.seeds
-        )
+        with one_at_a_time(settings.output):
+            missing = reproduce(
+                make_model, settings.protocol, settings.root, settings.output, settings.categories, settings.seeds
+            )
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on from the last epoch that was finished.")
         return INTERRUPTED
