@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from . import checkpoint_file
 from . import teacher_weights as teacher_weights_source
 from .byte_budget import AUTO
 from .evaluator import default_evaluator
@@ -192,6 +193,8 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         # The last moment at which a trainer still knows that nobody has said how long to train: when it runs, Lightning
         # fills in 1,000 epochs. anomalib's trainer_arguments would overrule the user.
         pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        if trainer is not None:
+            checkpoint_file.refuse_in_sentences(trainer)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING and not _has_length(trainer):
             trainer.fit_loop.max_epochs = PAPER_MAX_EPOCHS
 
@@ -344,6 +347,52 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         return self.trainer.state.fn == TrainerFn.FITTING
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> "Stfpm":  # noqa: ANN401
+        """Make a model from a checkpoint, see anomalib's ``AnomalibModule.load_from_checkpoint``.
+
+        Args:
+            checkpoint_path: The file.
+            args: Further arguments of anomalib's.
+            kwargs: Further arguments of anomalib's.
+
+        Returns:
+            The model.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, holds more than tensors and plain values, or is of another model.
+        """
+        if not checkpoint_file.is_remote(checkpoint_path):
+            checkpoint_file.read(checkpoint_path, safe_globals=cls.checkpoint_safe_globals())
+        model: Stfpm = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return model
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Take over a state, see ``torch.nn.Module.load_state_dict``.
+
+        Args:
+            state_dict: Tensors by name.
+            strict: Whether every tensor must be there, and no other.
+            assign: Whether to take the tensors themselves instead of their values.
+
+        Returns:
+            What is missing and what was not expected.
+
+        Raises:
+            ValueError: If it is the state of another model.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            own = {key: tuple(value.shape) for key, value in self.state_dict().items()}
+            given = {key: tuple(getattr(value, "shape", ())) for key, value in state_dict.items()}
+            msg = (
+                "The checkpoint is of another model than anomalib_stfpm.Stfpm, or of another version of it: "
+                f"{teacher_weights_source.differences(own, given)}."
+            )
+            raise ValueError(msg) from error
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the networks' shape and the pre-processing that the checkpoint was trained with.
