@@ -22,15 +22,15 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from . import checkpoint_file
+from . import argument_checks, checkpoint_file
 from . import teacher_weights as teacher_weights_source
 from .byte_budget import AUTO
 from .evaluator import default_evaluator
 from .exact_resume import ExactResume
 from .export import StfpmExport
 from .feature_cache import FeatureCache
-from .feature_pyramid import backbone_config, resolve_layers
-from .loss import StfpmLoss
+from .feature_pyramid import available_levels, backbone_config, resolve_layers
+from .loss import StfpmLoss, checked_weights
 from .memory_allocator import KeepFreedMemory
 from .post_processor import NormalPostProcessor
 from .pre_processor import TrainingPreProcessor
@@ -138,10 +138,13 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         # Plain, complete values, for the checkpoint keeps them: module names instead of None and indices, and no
         # containers of a configuration library.
         layers = resolve_layers(backbone, layers)
+        meaning = "'hub', 'package' or the path of a file"
+        argument_checks.kind("teacher_weights", teacher_weights, str | Path, meaning)
         teacher_weights = str(teacher_weights)
-        input_size = _size("input_size", input_size, minimum=4)
-        map_size = None if map_size is None else _size("map_size", map_size, minimum=1)
-        level_weights = None if level_weights is None else [float(weight) for weight in level_weights]
+        # Of less, the deepest features are made of the border that convolutions add.
+        input_size = argument_checks.size("input_size", input_size, available_levels(backbone)[layers[-1]])
+        map_size = None if map_size is None else argument_checks.size("map_size", map_size)
+        level_weights = None if level_weights is None else checked_weights(level_weights)
         if level_weights is not None and len(level_weights) != len(layers):
             msg = f"level_weights must have one weight for each of {layers}: got {level_weights}."
             raise ValueError(msg)
@@ -149,6 +152,7 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         if schedule not in SCHEDULES:
             msg = f"schedule must be one of {', '.join(SCHEDULES)}: got '{schedule}'."
             raise ValueError(msg)
+        argument_checks.kind("exact_cache", exact_cache, bool, "True or False")
         cache_dir = None if cache_dir is None else str(cache_dir)
         feature_cache = FeatureCache(cache_budget, exact=exact_cache, folder=cache_dir)
         if pre_processor is True:
@@ -366,8 +370,8 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         """
         if not checkpoint_file.is_remote(checkpoint_path):
             checkpoint_file.read(checkpoint_path, safe_globals=cls.checkpoint_safe_globals())
-        model: Stfpm = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-        return model
+        model: Any = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return model  # type: ignore[no-any-return]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
         """Take over a state, see ``torch.nn.Module.load_state_dict``.
@@ -447,24 +451,10 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
             checkpoint.get("callbacks", {}).pop(evaluator.state_key, None)
 
 
-def _size(name: str, size: Sequence[int], minimum: int) -> tuple[int, int]:
-    if len(size) != 2 or min(size) < minimum:
-        msg = f"{name} must be a height and a width of at least {minimum} pixels: got {list(size)}."
-        raise ValueError(msg)
-    height, width = size
-    return int(height), int(width)
-
-
 def _check_sgd(learning_rate: float, momentum: float, weight_decay: float) -> None:
-    if not 0 < learning_rate < float("inf"):
-        msg = f"learning_rate must be positive: got {learning_rate}."
-        raise ValueError(msg)
-    if not 0 <= momentum < 1:
-        msg = f"momentum must be at least 0 and less than 1: got {momentum}."
-        raise ValueError(msg)
-    if not 0 <= weight_decay < float("inf"):
-        msg = f"weight_decay must not be negative: got {weight_decay}."
-        raise ValueError(msg)
+    argument_checks.number("learning_rate", learning_rate, "positive", lambda rate: 0 < rate < math.inf)
+    argument_checks.number("momentum", momentum, "at least 0 and less than 1", lambda share: 0 <= share < 1)
+    argument_checks.number("weight_decay", weight_decay, "at least 0", lambda decay: 0 <= decay < math.inf)
 
 
 def _has_length(trainer: pl.Trainer) -> bool:

@@ -1,10 +1,12 @@
 """Writing files so that none is ever half there."""
 
+import itertools
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_NUMBERS = itertools.count()
 
 
 @contextmanager
@@ -29,8 +31,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         ...     (Path(folder) / "results.txt").read_text()
         'all of it'
     """
-    # No other thread and no other process of this machine has the name.
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_native_id()}{path.suffix}")
+    # No other thread and no other process of this machine has the name, which is never too long.
+    temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}{path.suffix}")
     try:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)

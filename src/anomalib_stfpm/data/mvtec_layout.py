@@ -6,6 +6,8 @@ from typing import Any
 from anomalib.data import Folder
 from anomalib.data.utils import ValSplitMode
 
+from anomalib_stfpm import argument_checks
+
 
 class MVTecLayout(Folder):
     """A category in MVTec AD's layout, of pictures in any format, with or without masks.
@@ -24,6 +26,7 @@ class MVTecLayout(Folder):
 
     Raises:
         FileNotFoundError: If a folder that the layout needs is missing.
+        ValueError: If ``root`` or ``category`` is no path.
 
     Example:
         >>> from anomalib_stfpm.data import MVTecLayout
@@ -38,6 +41,8 @@ class MVTecLayout(Folder):
         val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
+        argument_checks.kind("root", root, str | Path, "the path of a folder")
+        argument_checks.kind("category", category, str, "the name of a folder in root")
         folder = Path(root) / category
         for needed in ("train/good", "test"):
             if not (folder / needed).is_dir():

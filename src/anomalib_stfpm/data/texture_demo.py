@@ -14,6 +14,8 @@ from platformdirs import user_cache_path
 from skimage import data as photographs
 from skimage.util import img_as_float, img_as_ubyte
 
+from anomalib_stfpm import argument_checks
+
 from .defects import DEFECTS, Picture
 
 CATEGORIES = ("brick", "grass", "gravel")
@@ -60,6 +62,7 @@ class TextureDemo(MVTecAD):
         num_workers: int = 0,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
+        argument_checks.kind("root", root, str | Path | None, "the path of a folder, or None for the user's cache")
         if category not in CATEGORIES:
             msg = f"TextureDemo has no category '{category}': choose from {', '.join(CATEGORIES)}."
             raise ValueError(msg)
