@@ -48,7 +48,7 @@ def count(name: str, value: object, minimum: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         msg = f"{name} must be a whole number: got {value!r}."
         raise ValueError(msg)
-    if value < minimum:
+    if int(value) < minimum:
         msg = f"{name} must be at least {minimum}: got {value}."
         raise ValueError(msg)
 
@@ -74,7 +74,7 @@ def size(name: str, value: object, minimum: int = 1) -> tuple[int, int]:
         ValueError: input_size must be a height and a width of at least 1 pixels: got 256.
     """
     sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    if len(sides) != 2 or not all(isinstance(side, Integral) and side >= minimum for side in sides):
+    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= minimum for side in sides):
         msg = f"{name} must be a height and a width of at least {minimum} pixels: got {sides or value!r}."
         raise ValueError(msg)
     height, width = sides

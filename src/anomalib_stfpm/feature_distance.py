@@ -137,8 +137,8 @@ def feature_distances(
         is_empty = not torch.compiler.is_compiling() and teacher.numel() == 0  # an export has symbols
         if teacher.shape != student.shape or teacher.ndim != 4 or is_empty or not are_numbers:
             msg = (
-                f"Teacher and student features of level {level} must both be floating-point numbers, at least one, of one "
-                f"shape (N, C, H, W): got {tuple(teacher.shape)} and {tuple(student.shape)}."
+                f"Teacher and student features of level {level} must both be floating-point numbers, at least one, "
+                f"of one shape (N, C, H, W): got {tuple(teacher.shape)} and {tuple(student.shape)}."
             )
             raise ValueError(msg)
         distances.append(distance(teacher if teacher_is_normalised else normalised(teacher), student))

@@ -45,7 +45,7 @@ def read_picture(path: Path | str) -> Picture:
     """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
-            msg = "it is not a file"  # but a folder, or something that one could read from forever
+            msg = "it cannot be read (it is not a file)"  # but a folder, or something without an end
             raise UnreadablePictureError(msg)
         data = Path(path).read_bytes()
     except OSError as error:
