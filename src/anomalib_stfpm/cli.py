@@ -46,4 +46,4 @@ def _print_verbs() -> None:
 
 def _is_of_this_package(error: BaseException) -> bool:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return bool(frame.f_globals["__name__"].startswith("anomalib_stfpm."))
+    return bool(frame.f_globals["__name__"].startswith(("anomalib_stfpm.", "anomalib_stfpm_deploy.")))
