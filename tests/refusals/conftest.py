@@ -1,15 +1,14 @@
 """What the tests of refusals share, and how many inputs there were."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm_deploy import cli
+from tests.conftest import write_picture
 from tests.integration.conftest import quiet_engine, tiny_model
-from tests.integration.test_export import trained_for_a_step
 
 from .harness import Done, Run, in_this_process
 
@@ -41,7 +40,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"{right} of {len(reports)} inputs were treated rightly.")
         at_once = [report for report in reports if (_COMPUTES, False) in report.user_properties]
         slowest = max(at_once, key=lambda report: report.duration)
-        terminalreporter.write_line(f"The slowest that computed nothing took {slowest.duration:.1f} s: {slowest.nodeid}")
+        terminalreporter.write_line(
+            f"The slowest that computed nothing took {slowest.duration:.1f} s: {slowest.nodeid}"
+        )
 
 
 @pytest.fixture
@@ -52,3 +53,30 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return in_this_process(cli.main, ["anomalib-stfpm", *arguments], capsys, monkeypatch)
 
     return command
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny category, ``part``, to train and test with. Nothing may change it."""
+    root = tmp_path_factory.mktemp("pictures")
+    for index in range(2):
+        write_picture(root / "part" / "train" / "good" / f"{index}.png", seed=index)
+        write_picture(root / "part" / "test" / "good" / f"{index}.png", seed=10 + index)
+        write_picture(root / "part" / "test" / "bad" / f"{index}.png", seed=20 + index, defect=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkpoint(pictures: Path, teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a model that has been trained for a step. Nothing may change it."""
+    folder = tmp_path_factory.mktemp("trained")
+    engine = quiet_engine(folder, logger=False)
+    engine.fit(tiny_model(teacher_file), datamodule=MVTecLayout(pictures, "part", num_workers=0))
+    (written,) = folder.rglob("model.ckpt")
+    return written
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``.xml`` file of that model. Nothing may change it."""
+    return Stfpm.load_from_checkpoint(checkpoint, map_location="cpu").to_openvino(tmp_path_factory.mktemp("exported"))

@@ -166,7 +166,10 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
     "loss, other levels": (lambda: StfpmLoss()(ONE, []), "must have the same levels, at least one: got 1 and 0."),
     "loss, other shape": (lambda: StfpmLoss()(ONE, levels((1, 3, 4, 4))), "(N, C, H, W): got (1, 2, 4, 4) and (1, 3"),
     "loss, no batch": (lambda: StfpmLoss()(levels((2, 4, 4)), levels((2, 4, 4))), "of level 0 must both be"),
-    "loss, empty batch": (lambda: StfpmLoss()(levels((0, 2, 4, 4)), levels((0, 2, 4, 4))), "at least one, of one shape"),
+    "loss, empty batch": (
+        lambda: StfpmLoss()(levels((0, 2, 4, 4)), levels((0, 2, 4, 4))),
+        "at least one, of one shape",
+    ),
     "loss, whole numbers": (
         lambda: StfpmLoss()(levels((1, 2, 4, 4), dtype=torch.int), levels((1, 2, 4, 4), dtype=torch.int)),
         "must both be floating-point numbers",
@@ -175,10 +178,19 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
     "map, size": (lambda: AnomalyMap((0, 4)), "map_size must be a height and a width of at least 1 pixels: got [0, 4]"),
     "map, one number": (lambda: AnomalyMap(4), "map_size must be a height and a width of at least 1 pixels: got 4."),  # type: ignore[arg-type]
     "map, fraction": (lambda: AnomalyMap((4.5, 4)), "map_size must be a height and a width"),  # type: ignore[arg-type]
-    "map, tiny picture": (lambda: AnomalyMap()(ONE, ONE, (3, 3)), "image_size must be a height and a width of at least 4"),
-    "map, no picture": (lambda: AnomalyMap((1, 1))(ONE, ONE, (0, 3)), "image_size must be a height and a width of at le"),
+    "map, tiny picture": (
+        lambda: AnomalyMap()(ONE, ONE, (3, 3)),
+        "image_size must be a height and a width of at lea",
+    ),
+    "map, no picture": (
+        lambda: AnomalyMap((1, 1))(ONE, ONE, (0, 3)),
+        "image_size must be a height and a width",
+    ),
     "map, one side": (lambda: AnomalyMap()(ONE, ONE, (32,)), "image_size must be a height and a width"),  # type: ignore[arg-type]
-    "map, other shape": (lambda: AnomalyMap()(ONE, levels((1, 2, 4, 5)), (32, 32)), "got (1, 2, 4, 4) and (1, 2, 4, 5)"),
+    "map, other shape": (
+        lambda: AnomalyMap()(ONE, levels((1, 2, 4, 5)), (32, 32)),
+        "got (1, 2, 4, 4) and (1, 2, 4, ",
+    ),
     "map, wide blur": (lambda: MapSmoothing(5)(torch.zeros(1, 1, 8, 8)), "map_smoothing reaches"),
     "PRO, one threshold": (lambda: PublishedPRO(thresholds=1), "thresholds must be at least 2: got 1."),
     "PRO, text": (lambda: PublishedPRO(thresholds="all"), "thresholds must be a whole number: got 'all'."),  # type: ignore[arg-type]
@@ -187,9 +199,15 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
     "PRO, no limit": (lambda: PublishedPRO(fpr_limit=NAN), "fpr_limit must be above 0 and at most 1: got nan."),
     "PRO, fields": (lambda: PublishedPRO(fields=["anomaly_map"]), "fields must be two, of maps and of masks"),  # type: ignore[arg-type]
     "PRO, nothing seen": (lambda: PublishedPRO().compute(), "PublishedPRO has seen no pictures"),
-    "PRO, other size": (lambda: updated(PublishedPRO(), gt_mask=torch.ones(1, 2, 8)), "maps and masks must have the same"),
+    "PRO, other size": (
+        lambda: updated(PublishedPRO(), gt_mask=torch.ones(1, 2, 8)),
+        "maps and masks must have",
+    ),
     "PRO, no masks": (lambda: updated(PublishedPRO(), gt_mask=None), "gt_mask"),  # type: ignore[arg-type]
-    "demo, category": (lambda: TextureDemo(category="wall"), "has no category 'wall': choose from brick, grass, gravel."),
+    "demo, category": (
+        lambda: TextureDemo(category="wall"),
+        "has no category 'wall': choose from brick, grass,",
+    ),
     "demo, number": (lambda: TextureDemo(category=5), "has no category '5': choose from brick"),  # type: ignore[arg-type]
     "demo, root": (lambda: TextureDemo(root=5), "root must be the path of a folder, or None for"),  # type: ignore[arg-type]
     "layout, no root": (lambda: MVTecLayout(None, "screw"), "root must be the path of a folder: got None."),  # type: ignore[arg-type]
