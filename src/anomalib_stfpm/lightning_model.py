@@ -405,8 +405,17 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
 
         Args:
             checkpoint: The loaded checkpoint.
+
+        Raises:
+            ValueError: If training is to go on from it, and it does not hold what that needs.
         """
         super().on_load_checkpoint(checkpoint)
+        if self._trainer is not None and self._is_fitting and "optimizer_states" not in checkpoint:
+            msg = (
+                "Training cannot go on from a checkpoint without the optimiser's state, such as that of an imported "
+                "student: give the model.ckpt of the training that was interrupted."
+            )
+            raise ValueError(msg)
         saved = checkpoint.get("hyper_parameters", {})
         shape = {name: saved[name] for name in inspect.signature(StfpmModel).parameters if name in saved}
         different = {name: value for name, value in shape.items() if self.hparams[name] != value}

@@ -79,7 +79,7 @@ def _pictures(run: Mapping[str, Any], output: Path) -> dict[str, list[dict[str, 
                 "name": "/".join(Path(one["path"]).parts[-2:]),
                 "score": f"{one['score']:.3g}",
                 "said": "" if one["is_anomalous"] is None else f", {said[kind][0 if one['is_anomalous'] else 1]}",
-                "sources": [_inline(folder / one[part]) for part in ("picture", "overlay") if part in one],
+                "sources": [_inline(folder / Path(one[part]).name) for part in ("picture", "overlay") if part in one],
             }
             for one in pictures
         ]
