@@ -164,7 +164,7 @@ def _read(record: dict[str, Any]) -> Result:
 
 def _as_csv(results: list[Result]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # whose lines end as RFC 4180 has it: only then are carriage returns in names quoted
     writer.writerow(["picture", "score", "is_anomalous", "heat_map", "overlay", "unreadable"])
     for result in results:
         row = (result.picture, result.score, result.is_anomalous, result.heat_map, result.overlay, result.unreadable)

@@ -72,7 +72,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 def _csv(rows: list[Row]) -> str:
     text = io.StringIO()
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns)  # whose lines end so that carriage returns in names are quoted
     writer.writeheader()
     for row in rows:
         values = {**row, "seeds": " ".join(str(seed) for seed in row["seeds"])}

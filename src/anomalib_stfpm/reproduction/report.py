@@ -149,7 +149,7 @@ def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     columns = ["category", "seeds"]
     columns += [f"{metric}{part}" for metric in METRICS for part in ("", "_std", "_published", "_difference")]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns)  # whose lines end so that carriage returns in names are quoted
     writer.writeheader()
     writer.writerows({**row, "seeds": " ".join(str(seed) for seed in row["seeds"])} for row in rows)
     return text.getvalue()
