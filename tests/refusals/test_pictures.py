@@ -277,7 +277,7 @@ def test_a_category_that_lacks_something_is_refused(damage: Make, sentence: str,
 
 def test_anomalib_takes_no_folder_whose_name_is_not_ascii(root: Path) -> None:
     (root / "part").rename(root / "Prüfling")
-    with untouched(root), pytest.raises(ValueError, match="Path contains non-printable characters: .*/Prüfling"):
+    with untouched(root), pytest.raises(ValueError, match="Path contains non-printable characters"):
         MVTecLayout(root, "Prüfling").setup()
 
 
