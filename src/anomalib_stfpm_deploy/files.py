@@ -34,20 +34,45 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     # No other thread and no other process of this machine has the name, which is never too long.
     temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}{path.suffix}")
     try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if durable:
-            with temporary.open("r+b") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
+        with naming(path):
+            if not path.parent.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if durable:
+                with temporary.open("r+b") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            msg = f"'{path}' cannot be written ({error.strerror or error})."
-            raise OSError(msg) from error
         raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say what cannot be written, where the system does not.
+
+    Args:
+        path: What is written in the block.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        OSError: If the block raises one.
+
+    Example:
+        >>> with naming(Path("folder")):
+        ...     Path("nowhere", "folder").mkdir()
+        Traceback (most recent call last):
+        ...
+        OSError: 'folder' cannot be written (No such file or directory).
+    """
+    try:
+        yield
+    except OSError as error:
+        msg = f"'{path}' cannot be written ({error.strerror or error})."
+        raise OSError(msg) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -55,10 +55,13 @@ class Results:
         self._folder = folder
         self._made_with = made_with
         self._results: dict[str, Result] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        with files.naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._read_json()
         complete_lines = self._read_journal()
-        self._journal: TextIO = (folder / JOURNAL_FILE).open("w" if complete_lines is None else "r+", encoding="utf-8")
+        with files.naming(folder / JOURNAL_FILE):
+            mode = "w" if complete_lines is None else "r+"
+            self._journal: TextIO = (folder / JOURNAL_FILE).open(mode, encoding="utf-8")
         if complete_lines is None:
             self._write_line(made_with)
         else:
@@ -109,8 +112,9 @@ class Results:
         return results
 
     def _write_line(self, record: dict[str, Any]) -> None:
-        self._journal.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._journal.flush()
+        with files.naming(self._folder / JOURNAL_FILE):
+            self._journal.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._journal.flush()
 
     def _read_json(self) -> None:
         path = self._folder / JSON_FILE

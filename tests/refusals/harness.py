@@ -53,7 +53,7 @@ def _nothing() -> Iterator[None]:
 
 def assert_is_one_sentence(said: str) -> None:
     assert "\n" not in said.strip()
-    assert said.rstrip().endswith(".")
+    assert said.rstrip().endswith((".", "?"))
 
 
 @dataclass(frozen=True)

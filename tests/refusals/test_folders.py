@@ -2,12 +2,12 @@
 
 import json
 import os
-import re
 import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield mounted
     if folder.is_mount():
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def results(folder: Path, pictures: int) -> None:
@@ -91,9 +91,8 @@ def test_a_full_disk_leaves_nothing_half_written(
     write: Callable[[Path, Path], object], checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("of before", encoding="utf-8")
-    with untouched(tmp_path), no_file_larger_than(20_000), pytest.raises((OSError, RuntimeError)) as error:
+    with refused("cannot be written (", tmp_path), no_file_larger_than(5_000):
         write(tmp_path, checkpoint)
-    assert "File too large" in str(error.value) or "file write failed" in str(error.value)
     whole = [path for path in files_below(tmp_path) if path.is_file() and path.suffix in {".pt", ".json", ".csv"}]
     assert whole == []
 
@@ -125,32 +124,32 @@ def test_a_file_where_a_folder_should_be_is_named(
     write: Callable[[Path, Path], object], checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
-    with untouched(tmp_path), pytest.raises(OSError, match=r"(File exists|Not a directory).*file"):
+    with untouched(tmp_path), pytest.raises(OSError, match=r"cannot be written \((File exists|Not a directory)\)"):
         write(tmp_path / "file", checkpoint)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such limit")
 def test_an_imported_checkpoint_is_there_whole_or_not_at_all(teacher_file: Path, tmp_path: Path) -> None:
     path = published(tmp_path)
-    with untouched(tmp_path), no_file_larger_than(1_000_000), pytest.raises((OSError, RuntimeError)):
+    with refused("student.ckpt' cannot be written (", tmp_path), no_file_larger_than(1_000_000):
         import_checkpoint(path, tmp_path / "student.ckpt", teacher_file)
     assert {path.name for path in tmp_path.iterdir()} == {"best.pth.tar"}
 
 
 INFER_OUTPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a file": (lambda output: output.write_text("mine"), "File exists"),
+    "a file": (lambda output: output.write_text("mine"), "output' cannot be written (File exists)."),
     "heat maps in a file": (lambda output: written(output / HEAT_MAPS), "cannot be written (File exists)."),
     "results in a folder": (
         lambda output: (output / "results.json").mkdir(parents=True),
-        "cannot be written (Is a dire",
+        "cannot be written (Is a",
     ),
     "other JSON": (
         lambda output: written(output / "results.json", '{"mine": 1}'),
-        "is not a list of results: give anoth",
+        "is not a list of results: give",
     ),
     "no JSON": (
         lambda output: written(output / "results.json", "mine"),
-        "is not a list of results: give another output",
+        "is not a list of results: give",
     ),
     "a list": (
         lambda output: written(output / "results.json", "[]"),
@@ -275,9 +274,24 @@ def test_names_are_text_on_a_page_wherever_they_stand(tmp_path: Path) -> None:
     report.write(tmp_path, made)
     page = (tmp_path / report.PAGE_FILE).read_text(encoding="utf-8")
     assert "alert(1)" in page
-    assert len(re.findall(r"<script", page)) == 1
-    assert re.findall(r"<img(?! src=\"data:)", page) == []
-    assert re.findall(r"<[^>]*\sonerror", page) == []
+    tags = Tags()
+    tags.feed(page)
+    assert [name for name, _ in tags.found if name == "script"] == ["script"]  # the page's own
+    pictures = [attributes for name, attributes in tags.found if name == "img"]
+    assert pictures
+    assert all(attributes.keys() == {"src", "alt"} for attributes in pictures)
+    assert all((attributes["src"] or "").startswith("data:") for attributes in pictures)
+
+
+class Tags(HTMLParser):
+    """The tags of a page, as a browser finds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
 
 
 def test_a_record_cannot_show_a_picture_of_elsewhere(tmp_path: Path) -> None:
