@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -37,6 +36,8 @@ MADE_WITH = {"model": "a", "precision": "f32"}
 @contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
     """As if the disk were full: the system refuses what a file has beyond so many bytes."""
+    import resource  # which Windows does not have
+
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -70,7 +70,7 @@ UNREADABLE: dict[str, tuple[Make, str]] = {
     "missing.png": (lambda path: path.symlink_to("nowhere.png"), "it cannot be read (No such file or directory)"),
     "loop.png": (lambda path: path.symlink_to(path.name), "it cannot be read (Too many levels of symbolic links)"),
     "endless.png": (lambda path: path.symlink_to("/dev/zero"), "it cannot be read (it is not a file)"),
-    "pipe.png": (os.mkfifo, "it cannot be read (it is not a file)"),
+    "pipe.png": (lambda path: os.mkfifo(path), "it cannot be read (it is not a file)"),
     f"{'n' * 248}.png": (
         lambda path: path.write_bytes(encoded("png")),
         "its name is too long for a heat map: rename it",

@@ -60,7 +60,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     lines = []
     for category, details in record["categories"].items():
         rows = [row for row in record["table"] if row["category"] == category]
-        lines += [f"## {category}", "", record["verdicts"].get(category, "Nothing was measured."), ""]
+        lines += [f"## {' '.join(category.split())}", "", record["verdicts"].get(category, "Nothing was measured."), ""]
         lines += [line for note in details["notes"] for line in (note, "")]
         if rows:
             lines += [*markdown_table(rows), ""]
