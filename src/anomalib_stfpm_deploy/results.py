@@ -60,8 +60,9 @@ class Results:
         self._read_json()
         complete_lines = self._read_journal()
         with files.naming(folder / JOURNAL_FILE):
-            mode = "w" if complete_lines is None else "r+"
-            self._journal: TextIO = (folder / JOURNAL_FILE).open(mode, encoding="utf-8")
+            self._journal: TextIO = (folder / JOURNAL_FILE).open(
+                "w" if complete_lines is None else "r+", encoding="utf-8"
+            )
         if complete_lines is None:
             self._write_line(made_with)
         else:

@@ -154,14 +154,14 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
     "model, no batch": (lambda: prediction(3, 64, 64), "of shape (N, 3, H, W): got torch.float32 of shape (3, 64, 64)"),
     "model, bytes": (lambda: prediction(1, 3, 64, 64, dtype=torch.uint8), "a floating-point tensor of shape (N, 3, H"),
     "model, use untrained": (lambda: StfpmModel("resnet18").require_teacher("test"), "Cannot test with an untrained"),
-    "pyramid, backbone": (lambda: FeaturePyramid(5), "backbone must be the name of a timm model: got 5."),  # type: ignore[arg-type]
+    "pyramid, backbone": (lambda: FeaturePyramid(5), "backbone must be the name of a timm model: got 5."),
     "pyramid, level": (lambda: FeaturePyramid("resnet18", [5]), "resnet18 has no level 5"),
     "pyramid, same level": (lambda: FeaturePyramid("resnet18", [0, "act1"]), "layers must differ, but act1 is named"),
     "pyramid, picture": (lambda: FeaturePyramid("resnet18")(torch.zeros(2, 3)), "of shape (N, 3, H, W): got"),
     "levels of nothing": (lambda: available_levels("nothing"), "timm has no backbone 'nothing'"),
     "loss, weights": (lambda: StfpmLoss([]), "level_weights must be finite numbers"),
-    "loss, weights of text": (lambda: StfpmLoss("abc"), "level_weights must be finite numbers"),  # type: ignore[arg-type]
-    "loss, one number": (lambda: StfpmLoss(5), "level_weights must be finite numbers"),  # type: ignore[arg-type]
+    "loss, weights of text": (lambda: StfpmLoss("abc"), "level_weights must be finite numbers"),
+    "loss, one number": (lambda: StfpmLoss(5), "level_weights must be finite numbers"),
     "loss, no level": (lambda: StfpmLoss()([], []), "must have the same levels, at least one: got 0 and 0."),
     "loss, other levels": (lambda: StfpmLoss()(ONE, []), "must have the same levels, at least one: got 1 and 0."),
     "loss, other shape": (lambda: StfpmLoss()(ONE, levels((1, 3, 4, 4))), "(N, C, H, W): got (1, 2, 4, 4) and (1, 3"),
@@ -176,8 +176,8 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "loss, number of weights": (lambda: StfpmLoss([1, 1])(ONE, ONE), "must have one weight a level: got 2 for 1."),
     "map, size": (lambda: AnomalyMap((0, 4)), "map_size must be a height and a width of at least 1 pixels: got [0, 4]"),
-    "map, one number": (lambda: AnomalyMap(4), "map_size must be a height and a width of at least 1 pixels: got 4."),  # type: ignore[arg-type]
-    "map, fraction": (lambda: AnomalyMap((4.5, 4)), "map_size must be a height and a width"),  # type: ignore[arg-type]
+    "map, one number": (lambda: AnomalyMap(4), "map_size must be a height and a width of at least 1 pixels: got 4."),
+    "map, fraction": (lambda: AnomalyMap((4.5, 4)), "map_size must be a height and a width"),
     "map, tiny picture": (
         lambda: AnomalyMap()(ONE, ONE, (3, 3)),
         "image_size must be a height and a width of at lea",
@@ -186,40 +186,40 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: AnomalyMap((1, 1))(ONE, ONE, (0, 3)),
         "image_size must be a height and a width",
     ),
-    "map, one side": (lambda: AnomalyMap()(ONE, ONE, (32,)), "image_size must be a height and a width"),  # type: ignore[arg-type]
+    "map, one side": (lambda: AnomalyMap()(ONE, ONE, (32,)), "image_size must be a height and a width"),
     "map, other shape": (
         lambda: AnomalyMap()(ONE, levels((1, 2, 4, 5)), (32, 32)),
         "got (1, 2, 4, 4) and (1, 2, 4, ",
     ),
     "map, wide blur": (lambda: MapSmoothing(5)(torch.zeros(1, 1, 8, 8)), "map_smoothing reaches"),
     "PRO, one threshold": (lambda: PublishedPRO(thresholds=1), "thresholds must be at least 2: got 1."),
-    "PRO, text": (lambda: PublishedPRO(thresholds="all"), "thresholds must be a whole number: got 'all'."),  # type: ignore[arg-type]
-    "PRO, fraction": (lambda: PublishedPRO(thresholds=2.5), "thresholds must be a whole number: got 2.5."),  # type: ignore[arg-type]
+    "PRO, text": (lambda: PublishedPRO(thresholds="all"), "thresholds must be a whole number: got 'all'."),
+    "PRO, fraction": (lambda: PublishedPRO(thresholds=2.5), "thresholds must be a whole number: got 2.5."),
     "PRO, limit": (lambda: PublishedPRO(fpr_limit=0), "fpr_limit must be above 0 and at most 1: got 0."),
     "PRO, no limit": (lambda: PublishedPRO(fpr_limit=NAN), "fpr_limit must be above 0 and at most 1: got nan."),
-    "PRO, fields": (lambda: PublishedPRO(fields=["anomaly_map"]), "fields must be two, of maps and of masks"),  # type: ignore[arg-type]
+    "PRO, fields": (lambda: PublishedPRO(fields=["anomaly_map"]), "fields must be two, of maps and of masks"),
     "PRO, nothing seen": (lambda: PublishedPRO().compute(), "PublishedPRO has seen no pictures"),
     "PRO, other size": (
         lambda: updated(PublishedPRO(), gt_mask=torch.ones(1, 2, 8)),
         "maps and masks must have",
     ),
-    "PRO, no masks": (lambda: updated(PublishedPRO(), gt_mask=None), "gt_mask"),  # type: ignore[arg-type]
+    "PRO, no masks": (lambda: updated(PublishedPRO(), gt_mask=None), "gt_mask"),
     "demo, category": (
         lambda: TextureDemo(category="wall"),
         "has no category 'wall': choose from brick, grass,",
     ),
-    "demo, number": (lambda: TextureDemo(category=5), "has no category '5': choose from brick"),  # type: ignore[arg-type]
-    "demo, root": (lambda: TextureDemo(root=5), "root must be the path of a folder, or None for"),  # type: ignore[arg-type]
-    "layout, no root": (lambda: MVTecLayout(None, "screw"), "root must be the path of a folder: got None."),  # type: ignore[arg-type]
-    "layout, no category": (lambda: MVTecLayout(".", None), "category must be the name of a folder in root: got None."),  # type: ignore[arg-type]
+    "demo, number": (lambda: TextureDemo(category=5), "has no category '5': choose from brick"),
+    "demo, root": (lambda: TextureDemo(root=5), "root must be the path of a folder, or None for"),
+    "layout, no root": (lambda: MVTecLayout(None, "screw"), "root must be the path of a folder: got None."),
+    "layout, no category": (lambda: MVTecLayout(".", None), "category must be the name of a folder in root: got None."),
     "layout, nowhere": (lambda: MVTecLayout("nowhere", "screw"), "is not in MVTec AD's layout: it has no folder"),
     "conditions, epochs": (lambda: Conditions(max_epochs=0), "max_epochs must be at least 1: got 0."),
-    "conditions, text": (lambda: Conditions(rounds="ten"), "rounds must be a whole number: got 'ten'."),  # type: ignore[arg-type]
-    "conditions, size": (lambda: Conditions(input_size=(64,)), "input_size must be a height and a width"),  # type: ignore[arg-type]
+    "conditions, text": (lambda: Conditions(rounds="ten"), "rounds must be a whole number: got 'ten'."),
+    "conditions, size": (lambda: Conditions(input_size=(64,)), "input_size must be a height and a width"),
     "conditions, share": (lambda: Conditions(val_split_ratio=1), "val_split_ratio must be between 0 and 1: got 1."),
     "conditions, time": (lambda: Conditions(time_limit=NAN), "time_limit must be positive: got nan."),
     "protocol, batch": (lambda: Protocol(train_batch_size=0), "train_batch_size must be at least 1: got 0."),
-    "protocol, text": (lambda: Protocol(max_epochs="all"), "max_epochs must be a whole number: got 'all'."),  # type: ignore[arg-type]
+    "protocol, text": (lambda: Protocol(max_epochs="all"), "max_epochs must be a whole number: got 'all'."),
     "protocol, share": (lambda: Protocol(val_split_ratio=NAN), "val_split_ratio must be between 0 and 1: got nan."),
     "protocol, workers": (lambda: Protocol(num_workers=-1), "num_workers must be at least 0: got -1."),
 }

@@ -262,7 +262,7 @@ def test_no_name_of_a_comparison_leads_out_of_its_output(
 
 
 def test_names_are_text_on_a_page_wherever_they_stand(tmp_path: Path) -> None:
-    markup = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+    markup = "--><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
     folder = Path("part", "model", "seed_0")
     one = measured(tmp_path / folder)
     for group in one["pictures"].values():

@@ -243,8 +243,8 @@ FOLDERS: dict[str, tuple[Make, str]] = {
     "no folder": (shutil.rmtree, "is not in MVTec AD's layout: it has no folder 'train/good'."),
     "no training": (lambda part: shutil.rmtree(part / "train"), "it has no folder 'train/good'."),
     "no test": (lambda part: shutil.rmtree(part / "test"), "it has no folder 'test'."),
-    "a file": (lambda part: (shutil.rmtree(part), part.touch()), "it has no folder 'train/good'."),
-    "a loop": (lambda part: (shutil.rmtree(part), part.symlink_to(part)), "it has no folder 'train/good'."),
+    "a file": (lambda part: replaced(part).touch(), "it has no folder 'train/good'."),
+    "a loop": (lambda part: replaced(part).symlink_to(part), "it has no folder 'train/good'."),
     "no pictures": (lambda part: emptied(part / "train" / "good"), "'{part}/train/good' holds no pictures"),
     "other files": (lambda part: emptied(part / "train" / "good").joinpath("a.txt").touch(), "holds no pictures"),
     "no defects": (lambda part: emptied(part / "test" / "bad"), "'{part}/test/bad' holds no pictures"),
@@ -259,6 +259,11 @@ FOLDERS: dict[str, tuple[Make, str]] = {
         "'{part}/ground_truth/bad' holds 1 masks",
     ),
 }
+
+
+def replaced(folder: Path) -> Path:
+    shutil.rmtree(folder)
+    return folder
 
 
 def emptied(folder: Path) -> Path:
