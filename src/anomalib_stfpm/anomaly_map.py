@@ -89,7 +89,7 @@ class AnomalyMap(nn.Module):
         Raises:
             ValueError: If the pyramids do not match each other, or the images are too small.
         """
-        if not torch.compiler.is_compiling():  # an export has symbols
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # then sizes are symbols
             image_size = argument_checks.size("image_size", image_size, 1 if self.map_size else _SMALLEST)
         height, width = image_size
         map_size = self.map_size or (height // 4, width // 4)

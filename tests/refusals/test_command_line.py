@@ -33,6 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "empty").mkdir()
     for name in ("text.xml", "text.bin", "text.onnx", "text.txt", "model.pt", "config.yaml", "alone.xml"):
         (tmp_path / name).write_text("no: [model", encoding="utf-8")
+    (tmp_path / "hostile.yaml").write_text("root: !!python/object/apply:os.mkdir [it ran]", encoding="utf-8")
     return tmp_path
 
 
@@ -107,6 +108,7 @@ VERBS = [
     (f"{REPRODUCE} --model.layers '[layr1]'", "no level 'layr1'; did you mean 'layer1'"),
     (f"{REPRODUCE} --model.nothing 1", "Unrecognized arguments: --model.nothing 1"),
     (f"{REPRODUCE}", "teacher_weights 'weights.pth' is not a file"),
+    ("reproduce --config hostile.yaml", "could not determine a constructor for the tag"),
     # import-checkpoint
     ("import-checkpoint", "Option 'path' is required"),
     ("import-checkpoint nothing.tar --output a.ckpt", "'nothing.tar' is not a file: give a student that the"),
@@ -119,6 +121,7 @@ VERBS = [
     (f"{TRAIN} --model.cache_budget much", "cache_budget must be 'auto' or a number of bytes"),
     (f"train {MODEL} --data MVTecLayout --data.root nowhere --data.category a", "it has no folder 'tr"),
     (f"{TRAIN} --data.category wall", "has no category 'wall': choose from brick, grass, gravel."),
+    ("train --config hostile.yaml", "could not determine a constructor for the tag"),
     ("nothing", "invalid choice: 'nothing' (choose from"),
 ]
 
@@ -128,6 +131,7 @@ def test_the_command_refuses(command: str, sentence: str, here: Path, run: Run) 
     with untouched(here):
         assert_refused(run(*shlex.split(command)), sentence)
     assert not (here / "out").exists()
+    assert not (here / "it ran").exists()
 
 
 STOCK = [
