@@ -89,7 +89,8 @@ class AnomalyMap(nn.Module):
         Raises:
             ValueError: If the pyramids do not match each other, or the images are too small.
         """
-        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # then sizes are symbols
+        # An export has symbols for sizes, and a trace tensors.
+        if not torch.compiler.is_compiling() and not any(isinstance(side, torch.Tensor) for side in image_size):
             image_size = argument_checks.size("image_size", image_size, 1 if self.map_size else _SMALLEST)
         height, width = image_size
         map_size = self.map_size or (height // 4, width // 4)
