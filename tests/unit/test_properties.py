@@ -16,6 +16,7 @@ from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO, AUROC
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from anomalib_stfpm import (
     AnomalyMap,
@@ -216,7 +217,9 @@ def test_metrics_of_the_evaluator_look_at_the_order_only(
         metrics: Any = evaluator.test_metrics
         return [float(metric.compute()) for metric in metrics]
 
-    assert evaluated(INCREASING[transform](maps)) == pytest.approx(evaluated(maps), abs=1e-4)
+    before = evaluated(maps)
+    assert before[0] == pytest.approx(roc_auc_score(masks.flatten(), maps.flatten()), abs=1e-4)
+    assert evaluated(INCREASING[transform](maps)) == pytest.approx(before, abs=1e-4)
 
 
 # Names of files and models: any text but for what no file's name holds, and half characters, which UTF-8 has none of.
@@ -241,7 +244,8 @@ TROUBLESOME = [
 ]
 characters = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 names = st.text(characters, min_size=1, max_size=20) | st.sampled_from(TROUBLESOME)
-numbers = st.floats() | st.none()
+any_float = st.sampled_from([math.nan, math.inf, -math.inf]) | st.floats()
+numbers = any_float | st.none()
 
 
 def refuse(constant: str) -> NoReturn:
@@ -255,7 +259,7 @@ def strictly(text: str) -> Any:  # noqa: ANN401
 
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats() | names,
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | any_float | names,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3) | st.tuples(inner, inner),
     max_leaves=8,
 )
@@ -328,7 +332,7 @@ def test_a_comparison_is_read_back_whatever_its_names_and_figures(
 ) -> None:
     metrics = dict(zip(run_result["metrics"], figures, strict=True))
     one = {**run_result, "metrics": metrics, "fit_seconds": seconds}
-    runs = [RunResult(model, 0, Path("folder"), one, None) for model in models]
+    runs = [RunResult(model, seed, Path("folder"), one, None) for model in models for seed in (0, 1)]
     timings = [each for model in models for each in timing(model, 10)]
     made = record({"seeds": [0]}, [CategoryResults(category, runs, {"timings": timings})])
     with TemporaryDirectory() as temporary, patch("anomalib_stfpm.comparison.report.page", return_value=""):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -42,7 +43,7 @@ def _row(category: str, results: Sequence[Mapping[str, Any]]) -> Row:
     row: Row = {"category": category, "seeds": sorted(result["seed"] for result in results)}
     for metric in METRICS:
         measured = [result["metrics"].get(metric) for result in results]
-        values = [value for value in measured if value is not None]
+        values = [value for value in measured if value is not None and math.isfinite(value)]
         ours = mean(values) if values else None
         published = getattr(PUBLISHED.get(category), metric, None)
         row[metric] = ours
