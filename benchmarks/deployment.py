@@ -25,7 +25,6 @@ import timm
 import torch
 from anomalib.deploy import CompressionType
 from anomalib.models.components import AnomalibModule
-from anomalib.post_processing import PostProcessor
 from PIL import Image
 
 from anomalib_stfpm import Stfpm
@@ -88,7 +87,6 @@ def export_all(root: Path, category: str, folder: Path) -> dict[str, Path]:
 
 def _set_thresholds(model: AnomalibModule) -> None:
     processor: Any = model.post_processor
-    assert isinstance(processor, PostProcessor)
     for name in ("_image_threshold", "_pixel_threshold", "image_max", "pixel_max"):
         getattr(processor, name).fill_(1.0)
     for name in ("image_min", "pixel_min"):

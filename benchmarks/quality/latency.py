@@ -12,6 +12,7 @@ import numpy as np
 import openvino
 import torch
 from anomalib.models.components import AnomalibModule
+from anomalib.utils.serialization import anomalib_safe_globals
 
 WARM_UP, ROUNDS, IN_A_ROW = 20, 30, 10
 
@@ -41,7 +42,9 @@ def latencies(models: dict[str, tuple[Callable[[], AnomalibModule], Path]]) -> d
 
 
 def _compiled(model: AnomalibModule, checkpoint: Path, folder: Path) -> tuple[Any, np.ndarray[Any, Any]]:
-    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=False)["state_dict"])
+    with anomalib_safe_globals():
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["state_dict"])
     pre_processor: Any = model.eval().pre_processor
     size = tuple(pre_processor.transform.transforms[0].size)
     # One picture at a time for all: PatchCore's graph takes no other number than it was exported with.

@@ -6,8 +6,11 @@ import torch
 from anomalib.models.components import GaussianBlur2d
 from torch import nn
 
+from . import argument_checks
 from .feature_distance import feature_distances
 from .resize import enlarge
+
+_SMALLEST = 4  # pixels of a picture, for a quarter of it to have one
 
 
 class AnomalyMap(nn.Module):
@@ -21,7 +24,7 @@ class AnomalyMap(nn.Module):
             image, as the original does.
 
     Raises:
-        ValueError: If ``map_size`` is not positive.
+        ValueError: If ``map_size`` is no positive height and width.
 
     Shape:
         - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
@@ -35,10 +38,7 @@ class AnomalyMap(nn.Module):
 
     def __init__(self, map_size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        if map_size is not None and (len(map_size) != 2 or min(map_size) < 1):
-            msg = f"map_size must be a positive height and width in pixels: got {map_size}."
-            raise ValueError(msg)
-        self.map_size = map_size
+        self.map_size = None if map_size is None else argument_checks.size("map_size", map_size)
 
     def forward(
         self,
@@ -60,7 +60,7 @@ class AnomalyMap(nn.Module):
             Anomaly maps of shape ``(N, 1, H, W)``; higher is more anomalous.
 
         Raises:
-            ValueError: If the pyramids do not match each other.
+            ValueError: If the pyramids do not match each other, or the images are too small.
         """
         product = self.product(
             teacher_pyramid, student_pyramid, image_size, teacher_is_normalised=teacher_is_normalised
@@ -87,8 +87,11 @@ class AnomalyMap(nn.Module):
             Products of the level maps, of shape ``(N, 1, *map_size)``.
 
         Raises:
-            ValueError: If the pyramids do not match each other.
+            ValueError: If the pyramids do not match each other, or the images are too small.
         """
+        # An export has symbols for sizes, and a trace tensors.
+        if not torch.compiler.is_compiling() and not any(isinstance(side, torch.Tensor) for side in image_size):
+            image_size = argument_checks.size("image_size", image_size, 1 if self.map_size else _SMALLEST)
         height, width = image_size
         map_size = self.map_size or (height // 4, width // 4)
         distances = feature_distances(teacher_pyramid, student_pyramid, teacher_is_normalised=teacher_is_normalised)
@@ -122,9 +125,8 @@ class MapSmoothing(nn.Module):
 
     def __init__(self, deviation: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= deviation < float("inf"):
-            msg = f"map_smoothing must be a standard deviation in pixels, not negative: got {deviation}."
-            raise ValueError(msg)
+        meaning = "a standard deviation in pixels, not negative"
+        argument_checks.number("map_smoothing", deviation, meaning, lambda pixels: 0 <= pixels < float("inf"))
         self.blur = GaussianBlur2d(deviation) if deviation > 0 else None
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -170,9 +172,9 @@ class MapContrast(nn.Module):
 
     def __init__(self, power: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= power < 1:  # with 1 all pictures have the same mean, and no student errs less than another
-            msg = f"map_contrast must be a power of at least 0 and less than 1: got {power}."
-            raise ValueError(msg)
+        # With 1 all pictures have the same mean, and no student errs less than another.
+        meaning = "a power of at least 0 and less than 1"
+        argument_checks.number("map_contrast", power, meaning, lambda given: 0 <= given < 1)
         self.power = power
 
     def forward(self, anomaly_map: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,8 @@ def feature_distances(
         One ``(N, H_l, W_l)`` tensor a level.
 
     Raises:
-        ValueError: If the pyramids differ in their number of levels or a level differs in shape, or there is no level.
+        ValueError: If the pyramids differ in their number of levels or a level differs in shape, there is no level, or
+            a level is empty or holds whole numbers.
     """
     if not teacher_pyramid or len(teacher_pyramid) != len(student_pyramid):
         msg = (
@@ -132,10 +133,12 @@ def feature_distances(
         raise ValueError(msg)
     distances = []
     for level, (teacher, student) in enumerate(zip(teacher_pyramid, student_pyramid, strict=True)):
-        if teacher.shape != student.shape or teacher.ndim != 4:
+        are_numbers = teacher.is_floating_point() and student.is_floating_point()
+        is_empty = not torch.compiler.is_compiling() and teacher.numel() == 0  # an export has symbols
+        if teacher.shape != student.shape or teacher.ndim != 4 or is_empty or not are_numbers:
             msg = (
-                f"Teacher and student features of level {level} must both be of one shape (N, C, H, W): "
-                f"got {tuple(teacher.shape)} and {tuple(student.shape)}."
+                f"Teacher and student features of level {level} must both be floating-point numbers, at least one, "
+                f"of one shape (N, C, H, W): got {tuple(teacher.shape)} and {tuple(student.shape)}."
             )
             raise ValueError(msg)
         distances.append(distance(teacher if teacher_is_normalised else normalised(teacher), student))

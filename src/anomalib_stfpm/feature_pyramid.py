@@ -10,6 +10,8 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from . import argument_checks
+
 PAPER_STRIDES = (4, 8, 16)
 """Strides of the paper's pyramid, conv2_x to conv4_x of a ResNet (section 3.2)."""
 
@@ -65,7 +67,16 @@ class FeaturePyramid(nn.Module):
 
         Returns:
             One ``(N, C_l, H_l, W_l)`` tensor a level, shallowest first.
+
+        Raises:
+            ValueError: If they are no pictures.
         """
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            msg = (
+                "Pictures must be a floating-point tensor of shape (N, 3, H, W): "
+                f"got {images.dtype} of shape {tuple(images.shape)}."
+            )
+            raise ValueError(msg)
         features: list[torch.Tensor] = self.backbone.forward_intermediates(
             images.contiguous(memory_format=torch.channels_last),
             indices=self._indices,
@@ -126,6 +137,7 @@ def backbone_config(backbone: str) -> PretrainedCfg:
         ValueError: If the name or its tag is unknown, in which case the message names the nearest known names, or the
             backbone takes pictures of one size only, as most transformers do.
     """
+    argument_checks.kind("backbone", backbone, str, "the name of a timm model")
     architecture, _, tag = backbone.partition(".")
     if not timm.is_model(architecture):
         nearest = get_close_matches(architecture, timm.list_models(), n=3, cutoff=0.5)
@@ -190,8 +202,8 @@ def _resolve(backbone: str, levels: Mapping[str, int], layers: Sequence[str | in
     for layer in layers:
         if isinstance(layer, int) and not isinstance(layer, bool) and 0 <= layer < len(names):
             resolved.append(names[layer])
-        elif layer in levels:
-            resolved.append(str(layer))
+        elif isinstance(layer, str) and layer in levels:
+            resolved.append(layer)
         else:
             nearest = get_close_matches(str(layer), names, n=1, cutoff=0.4)
             msg = f"{backbone} has no level {layer!r}; {_did_you_mean(nearest)}{choice}"

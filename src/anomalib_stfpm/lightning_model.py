@@ -22,16 +22,18 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
+from . import argument_checks, checkpoint_file
 from . import teacher_weights as teacher_weights_source
 from .byte_budget import AUTO
 from .evaluator import default_evaluator
 from .exact_resume import ExactResume
 from .export import StfpmExport
 from .feature_cache import FeatureCache
-from .feature_pyramid import backbone_config, resolve_layers
+from .feature_pyramid import available_levels, backbone_config, resolve_layers
 from .finite_loss import require_finite
+from .first_checkpoint import FirstCheckpoint
 from .interruption import Interruption
-from .loss import StfpmLoss
+from .loss import StfpmLoss, checked_weights
 from .memory_allocator import KeepFreedMemory
 from .post_processor import NormalPostProcessor
 from .pre_processor import TrainingPreProcessor
@@ -40,7 +42,6 @@ from .several_processes import SeveralProcesses
 from .student_selection import StudentSelection, kept_student
 from .torch_model import StfpmModel
 from .validation_schedule import ValidationSchedule
-from .whole_checkpoints import WholeCheckpoints
 
 logger = logging.getLogger(__name__)
 
@@ -141,10 +142,13 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         # Plain, complete values, for the checkpoint keeps them: module names instead of None and indices, and no
         # containers of a configuration library.
         layers = resolve_layers(backbone, layers)
+        meaning = "'hub', 'package' or the path of a file"
+        argument_checks.kind("teacher_weights", teacher_weights, str | Path, meaning)
         teacher_weights = str(teacher_weights)
-        input_size = _size("input_size", input_size, minimum=4)
-        map_size = None if map_size is None else _size("map_size", map_size, minimum=1)
-        level_weights = None if level_weights is None else [float(weight) for weight in level_weights]
+        # Of less, the deepest features are made of the border that convolutions add.
+        input_size = argument_checks.size("input_size", input_size, available_levels(backbone)[layers[-1]])
+        map_size = None if map_size is None else argument_checks.size("map_size", map_size)
+        level_weights = None if level_weights is None else checked_weights(level_weights)
         if level_weights is not None and len(level_weights) != len(layers):
             msg = f"level_weights must have one weight for each of {layers}: got {level_weights}."
             raise ValueError(msg)
@@ -152,6 +156,7 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         if schedule not in SCHEDULES:
             msg = f"schedule must be one of {', '.join(SCHEDULES)}: got '{schedule}'."
             raise ValueError(msg)
+        argument_checks.kind("exact_cache", exact_cache, bool, "True or False")
         cache_dir = None if cache_dir is None else str(cache_dir)
         feature_cache = FeatureCache(cache_budget, exact=exact_cache, folder=cache_dir)
         if pre_processor is True:
@@ -196,6 +201,8 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         # The last moment at which a trainer still knows that nobody has said how long to train: when it runs, Lightning
         # fills in 1,000 epochs. anomalib's trainer_arguments would overrule the user.
         pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+        if trainer is not None:
+            checkpoint_file.refuse_in_sentences(trainer)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING and not _has_length(trainer):
             trainer.fit_loop.max_epochs = PAPER_MAX_EPOCHS
 
@@ -243,7 +250,7 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
         # Pictures are split before they are remembered, and filled in before they are pre-processed.
         first = [ExactResume(), self.feature_cache]
-        kept = [SeveralProcesses(), StudentSelection(), WholeCheckpoints(), Interruption()]
+        kept = [SeveralProcesses(), StudentSelection(), FirstCheckpoint(), Interruption()]
         return [*first, *components, *kept, ValidationSchedule(), KeepFreedMemory()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -355,6 +362,52 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> "Stfpm":  # noqa: ANN401
+        """Make a model from a checkpoint, see anomalib's ``AnomalibModule.load_from_checkpoint``.
+
+        Args:
+            checkpoint_path: The file.
+            args: Further arguments of anomalib's.
+            kwargs: Further arguments of anomalib's.
+
+        Returns:
+            The model.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged, holds more than tensors and plain values, or is of another model.
+        """
+        if not checkpoint_file.is_remote(checkpoint_path):
+            checkpoint_file.read(checkpoint_path, safe_globals=cls.checkpoint_safe_globals())
+        model: Any = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        return model  # type: ignore[no-any-return]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
+        """Take over a state, see ``torch.nn.Module.load_state_dict``.
+
+        Args:
+            state_dict: Tensors by name.
+            strict: Whether every tensor must be there, and no other.
+            assign: Whether to take the tensors themselves instead of their values.
+
+        Returns:
+            What is missing and what was not expected.
+
+        Raises:
+            ValueError: If it is the state of another model.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            own = {key: tuple(value.shape) for key, value in self.state_dict().items()}
+            given = {key: tuple(getattr(value, "shape", ())) for key, value in state_dict.items()}
+            msg = (
+                "The checkpoint is of another model than anomalib_stfpm.Stfpm, or of another version of it: "
+                f"{teacher_weights_source.differences(own, given)}."
+            )
+            raise ValueError(msg) from error
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the networks' shape and the pre-processing that the checkpoint was trained with.
 
@@ -362,8 +415,17 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
 
         Args:
             checkpoint: The loaded checkpoint.
+
+        Raises:
+            ValueError: If training is to go on from it, and it does not hold what that needs.
         """
         super().on_load_checkpoint(checkpoint)
+        if self._trainer is not None and self._is_fitting and "optimizer_states" not in checkpoint:
+            msg = (
+                "Training cannot go on from a checkpoint without the optimiser's state, such as that of an imported "
+                "student: give the model.ckpt of the training that was interrupted."
+            )
+            raise ValueError(msg)
         saved = checkpoint.get("hyper_parameters", {})
         shape = {name: saved[name] for name in inspect.signature(StfpmModel).parameters if name in saved}
         different = {name: value for name, value in shape.items() if self.hparams[name] != value}
@@ -408,24 +470,10 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
             checkpoint.get("callbacks", {}).pop(evaluator.state_key, None)
 
 
-def _size(name: str, size: Sequence[int], minimum: int) -> tuple[int, int]:
-    if len(size) != 2 or min(size) < minimum:
-        msg = f"{name} must be a height and a width of at least {minimum} pixels: got {list(size)}."
-        raise ValueError(msg)
-    height, width = size
-    return int(height), int(width)
-
-
 def _check_sgd(learning_rate: float, momentum: float, weight_decay: float) -> None:
-    if not 0 < learning_rate < float("inf"):
-        msg = f"learning_rate must be positive: got {learning_rate}."
-        raise ValueError(msg)
-    if not 0 <= momentum < 1:
-        msg = f"momentum must be at least 0 and less than 1: got {momentum}."
-        raise ValueError(msg)
-    if not 0 <= weight_decay < float("inf"):
-        msg = f"weight_decay must not be negative: got {weight_decay}."
-        raise ValueError(msg)
+    argument_checks.number("learning_rate", learning_rate, "positive", lambda rate: 0 < rate < math.inf)
+    argument_checks.number("momentum", momentum, "at least 0 and less than 1", lambda share: 0 <= share < 1)
+    argument_checks.number("weight_decay", weight_decay, "at least 0", lambda decay: 0 <= decay < math.inf)
 
 
 def _has_length(trainer: pl.Trainer) -> bool:

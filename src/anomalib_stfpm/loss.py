@@ -1,6 +1,8 @@
 """The training loss of STFPM."""
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import nn
@@ -46,10 +48,7 @@ class StfpmLoss(nn.Module):
 
     def __init__(self, level_weights: Sequence[float] | None = None) -> None:
         super().__init__()
-        weights = None if level_weights is None else torch.tensor([float(weight) for weight in level_weights])
-        if weights is not None and not (weights.isfinite().all() and (weights >= 0).all() and weights.any()):
-            msg = f"level_weights must be finite, none negative and not all zero: got {list(level_weights or [])}."
-            raise ValueError(msg)
+        weights = None if level_weights is None else torch.tensor(checked_weights(level_weights))
         self.register_buffer("level_weights", weights, persistent=False)
 
     def forward(
@@ -85,3 +84,27 @@ class StfpmLoss(nn.Module):
             msg = f"level_weights must have one weight a level: got {len(self.level_weights)} for {len(level_losses)}."
             raise ValueError(msg)
         return (self.level_weights * level_losses).sum()
+
+
+def checked_weights(level_weights: Sequence[float]) -> list[float]:
+    """Check the weights of the levels.
+
+    Args:
+        level_weights: A weight for each.
+
+    Returns:
+        They, as plain numbers.
+
+    Raises:
+        ValueError: If a weight is no number, negative or not finite, or all are zero.
+
+    Example:
+        >>> checked_weights((1, 2))
+        [1.0, 2.0]
+    """
+    are_numbers = isinstance(level_weights, Sequence) and all(isinstance(weight, Real) for weight in level_weights)
+    weights = [float(weight) for weight in level_weights] if are_numbers else []
+    if not any(weights) or not all(0 <= weight < math.inf for weight in weights):
+        msg = f"level_weights must be finite numbers, none negative and not all zero: got {weights or level_weights!r}."
+        raise ValueError(msg)
+    return weights

@@ -17,10 +17,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
     Returns:
         What it holds, or ``None`` if it is not there yet.
+
+    Raises:
+        ValueError: If it is not what was written.
     """
     if not path.is_file():
         return None
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        read: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        read = None
+    if not isinstance(read, dict):
+        msg = f"'{path}' is damaged, or of something else: remove it, or give another output folder."
+        raise ValueError(msg)
     return read
 
 

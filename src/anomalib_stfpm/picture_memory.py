@@ -67,12 +67,11 @@ class PictureMemory:
         """
         if self._capacity is None:
             self._allocate(tensors)
-        assert self._capacity is not None
         positions: list[int] = []
         new: dict[str, int] = {}
         for position, path in enumerate(paths):
             row = len(self._rows) + len(new)
-            if path not in self._rows and path not in new and row < self._capacity:
+            if path not in self._rows and path not in new and row < (self._capacity or 0):
                 new[path] = row
                 positions.append(position)
         if not new:

@@ -10,6 +10,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities.compute import auc
 from torchmetrics.utilities.data import dim_zero_cat
 
+from . import argument_checks
+
 _PIECE = 2**16  # pixels at a time: several arrays of so many fit a processor's cache
 
 
@@ -24,12 +26,8 @@ class _PublishedPRO(Metric):
 
     def __init__(self, thresholds: int = 4000, fpr_limit: float = 0.3, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
-        if thresholds < 2:
-            msg = f"thresholds must be at least 2: got {thresholds}."
-            raise ValueError(msg)
-        if not 0 < fpr_limit <= 1:
-            msg = f"fpr_limit must be above 0 and at most 1: got {fpr_limit}."
-            raise ValueError(msg)
+        argument_checks.count("thresholds", thresholds, minimum=2)
+        argument_checks.number("fpr_limit", fpr_limit, "above 0 and at most 1", lambda limit: 0 < limit <= 1)
         self.thresholds = thresholds
         self.fpr_limit = fpr_limit
         self.add_state("maps", default=[], dist_reduce_fx="cat")
@@ -44,6 +42,9 @@ class _PublishedPRO(Metric):
         self.masks.append(masks.reshape(-1, *size) > 0)
 
     def compute(self) -> torch.Tensor:
+        if not len(self.maps):
+            msg = "PublishedPRO has seen no pictures: update it with maps and masks first."
+            raise ValueError(msg)
         maps = dim_zero_cat(self.maps)
         highest, lowest = maps.max().double(), maps.min().double()
         if not (highest - lowest).isfinite():
@@ -159,4 +160,7 @@ class PublishedPRO(AnomalibMetric, _PublishedPRO):  # type: ignore[misc]  # anom
         fpr_limit: float = 0.3,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
+        if fields is not None and len(list(fields)) != 2:
+            msg = f"fields must be two, of maps and of masks: got {list(fields)}."
+            raise ValueError(msg)
         super().__init__(fields, prefix, strict, thresholds=thresholds, fpr_limit=fpr_limit, **kwargs)

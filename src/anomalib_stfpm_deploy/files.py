@@ -1,10 +1,12 @@
 """Writing files so that none is ever half there."""
 
+import itertools
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_NUMBERS = itertools.count()
 
 
 @contextmanager
@@ -29,39 +31,48 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         ...     (Path(folder) / "results.txt").read_text()
         'all of it'
     """
-    # No other thread and no other process of this machine has the name.
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{threading.get_native_id()}{path.suffix}")
+    # No other thread and no other process of this machine has the name, which is never too long.
+    temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}{path.suffix}")
     try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if durable:
-            with temporary.open("r+b") as file:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
+        with naming(path):
+            if not path.parent.is_dir():
+                path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if durable:
+                with temporary.open("r+b") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
+    except BaseException:
         with suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):
-            raise cannot_be_written(path, error) from error
         raise
 
 
-def cannot_be_written(path: Path, reason: OSError) -> OSError:
-    """Say in one sentence that a file cannot be written.
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say what cannot be written, where the system does not.
 
     Args:
-        path: The file.
-        reason: What the system says.
+        path: What is written in the block.
 
-    Returns:
-        The error to raise.
+    Yields:
+        Nothing.
+
+    Raises:
+        OSError: If the block raises one.
 
     Example:
-        >>> cannot_be_written(Path("results.txt"), OSError(28, "No space left on device"))
-        OSError("'results.txt' cannot be written (No space left on device).")
+        >>> with naming(Path("folder")):
+        ...     Path("nowhere", "folder").mkdir()
+        Traceback (most recent call last):
+        ...
+        OSError: 'folder' cannot be written (No such file or directory).
     """
-    return OSError(f"'{path}' cannot be written ({reason.strerror or reason}).")
+    try:
+        yield
+    except OSError as error:
+        msg = f"'{path}' cannot be written ({error.strerror or error})."
+        raise OSError(msg) from error
 
 
 def write_text(path: Path, text: str) -> None:

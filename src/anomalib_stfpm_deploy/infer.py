@@ -1,6 +1,7 @@
 """``anomalib-stfpm infer``: find defects in pictures with an exported model, without torch."""
 
 import argparse
+import math
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,6 +21,7 @@ HEAT_MAPS, OVERLAYS = "heat_maps", "overlays"
 MOST_COUNTED = 100
 """Number of unreadable pictures beyond which the exit code says no more."""
 
+_LONGEST_NAME = 251  # bytes, to which a heat map adds ".png"; file systems have 255
 _AHEAD = 4  # pictures for each thread to choose from, so that none waits for the slowest
 
 
@@ -113,10 +115,10 @@ def find_pictures(inputs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
         found = [given] if given.is_file() else sorted(_below(given))
         for path in found:
             name = path.relative_to(given if given.is_dir() else given.parent)
-            number, unique = 1, name.as_posix()
+            number, unique = 1, _as_text(name)
             while unique in names:
                 number += 1
-                unique = name.with_name(f"{name.stem}_{number}{name.suffix}").as_posix()
+                unique = _as_text(name.with_name(f"{name.stem}_{number}{name.suffix}"))
             names.add(unique)
             yield unique, path
     if not names:
@@ -124,9 +126,20 @@ def find_pictures(inputs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
         raise FileNotFoundError(msg)
 
 
+def _as_text(name: Path) -> str:
+    """A name that every file of results can hold: on Linux, names of files may be any bytes."""
+    return name.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _below(folder: Path) -> Iterator[Path]:
-    for inside, _, names in os.walk(folder):  # follows no links to folders, which may lead in circles
+    # It follows no links to folders, which may lead in circles.
+    for inside, _, names in os.walk(folder, onerror=_refuse):
         yield from (Path(inside) / name for name in names if Path(name).suffix.lower() in SUFFIXES)
+
+
+def _refuse(error: OSError) -> None:
+    msg = f"The folder '{error.filename}' cannot be read ({error.strerror}): its pictures would be left out."
+    raise OSError(msg) from error
 
 
 def _version(path: Path) -> str:
@@ -151,8 +164,12 @@ class _Job:
             picture = read_picture(path)
         except UnreadablePictureError as error:
             return Result(name, version, unreadable=str(error))
+        if self._with_pictures and len(os.fsencode(Path(name).name)) > _LONGEST_NAME:
+            return Result(name, version, unreadable="its name is too long for a heat map: rename it")
         pixels = self._network.prepare(picture)
         prediction = self._network.predict(pixels)
+        if not math.isfinite(prediction.score):
+            return Result(name, version, unreadable="the model's score of it is not a number: export the model again")
         heat_map_name = overlay_name = None
         if self._with_pictures:
             heat_map_name, overlay_name = (f"{folder}/{name}.png" for folder in (HEAT_MAPS, OVERLAYS))

@@ -1,5 +1,6 @@
 """Pictures read as training reads them: by Pillow, ``Image.open(path).convert("RGB")``, which is not needed here."""
 
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ def read_picture(path: Path | str) -> Picture:
         anomalib_stfpm_deploy.picture.UnreadablePictureError: it cannot be read (No such file or directory)
     """
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            msg = "it cannot be read (it is not a file)"  # but a folder, or something without an end
+            raise UnreadablePictureError(msg)
         data = Path(path).read_bytes()
     except OSError as error:
         msg = f"it cannot be read ({error.strerror or error})"
@@ -56,7 +60,7 @@ def read_picture(path: Path | str) -> Picture:
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
-        msg = f"it cannot be decoded ({error.err or 'unknown format'})"
+        msg = f"it is too large or cannot be decoded ({error.err or 'unknown format'})"
         raise UnreadablePictureError(msg) from error
     if decoded is None:
         msg = "it is not a picture, or not a whole one"

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,7 +47,7 @@ class Results:
         made_with: What they are made with: results of anything else have no place beside them.
 
     Raises:
-        ValueError: If the folder holds results that were made with something else.
+        ValueError: If the folder holds results that were made with something else, or files that are no results.
         OSError: If the folder cannot be written to.
     """
 
@@ -53,10 +55,14 @@ class Results:
         self._folder = folder
         self._made_with = made_with
         self._results: dict[str, Result] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        with files.naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._read_json()
         complete_lines = self._read_journal()
-        self._journal: TextIO = (folder / JOURNAL_FILE).open("w" if complete_lines is None else "r+", encoding="utf-8")
+        with files.naming(folder / JOURNAL_FILE):
+            self._journal: TextIO = (folder / JOURNAL_FILE).open(
+                "w" if complete_lines is None else "r+", encoding="utf-8"
+            )
         if complete_lines is None:
             self._write_line(made_with)
         else:
@@ -110,21 +116,16 @@ class Results:
         return results
 
     def _write_line(self, record: dict[str, Any]) -> None:
-        try:
+        with files.naming(self._folder / JOURNAL_FILE):
             self._journal.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._journal.flush()
-        except OSError as error:
-            raise files.cannot_be_written(self._folder / JOURNAL_FILE, error) from error
 
     def _read_json(self) -> None:
         path = self._folder / JSON_FILE
         if path.is_file():
-            try:
+            with _refused(path):
                 record = json.loads(path.read_text(encoding="utf-8"))
-                made_with, results = record["made_with"], [Result(**result) for result in record["results"]]
-            except (ValueError, KeyError, TypeError) as error:
-                msg = f"'{path}' is not a list of results: give another output folder."
-                raise ValueError(msg) from error
+                made_with, results = dict(record["made_with"]), [_read(result) for result in record["results"]]
             self._take(made_with, results)
 
     def _read_journal(self) -> int | None:
@@ -134,8 +135,10 @@ class Results:
         complete = text.rpartition(b"\n")[0] + b"\n"
         if not complete.strip():
             return None
-        made_with, *results = map(json.loads, complete.splitlines())
-        self._take(made_with, [Result(**result) for result in results])
+        with _refused(path):
+            first, *others = map(json.loads, complete.splitlines())
+            made_with, results = dict(first), [_read(result) for result in others]
+        self._take(made_with, results)
         return len(complete)
 
     def _take(self, made_with: dict[str, Any], results: list[Result]) -> None:
@@ -149,9 +152,27 @@ class Results:
         self._results |= {result.picture: result for result in results}
 
 
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        msg = f"'{path}' is not a list of results: give another output folder."
+        raise ValueError(msg) from error
+
+
+def _read(record: dict[str, Any]) -> Result:
+    result = Result(**record)
+    for name in (result.heat_map, result.overlay):
+        if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
+            msg = f"'{name}' is not in the output folder."
+            raise ValueError(msg)
+    return result
+
+
 def _as_csv(results: list[Result]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text)  # whose lines end as RFC 4180 has it: only then are carriage returns in names quoted
     writer.writerow(["picture", "score", "is_anomalous", "heat_map", "overlay", "unreadable"])
     for result in results:
         row = (result.picture, result.score, result.is_anomalous, result.heat_map, result.overlay, result.unreadable)

@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         ValueError: If a model is not one, or an argument is not valid.
     """
     given = parser().parse_args(arguments)
-    if given.rounds < 1 or not given.seconds > 0:
+    if given.rounds < 1 or not 0 < given.seconds < float("inf"):
         msg = f"--rounds and --seconds must be positive: got {given.rounds} and {given.seconds}."
         raise ValueError(msg)
     timings = time_models(given.model, given.precision or precisions_of_this_machine(), given.rounds, given.seconds)

@@ -30,7 +30,8 @@ BACKBONE = "tf_efficientnet_lite0"
 
 def run(command: str, *arguments: str | Path, cwd: Path, fails: bool = False) -> str:
     """Run a command of this environment without a network, and return what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(NO_NETWORK), "COLUMNS": "200", "NO_COLOR": "1"}
+    path = os.pathsep.join(filter(None, [str(NO_NETWORK), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", "NO_COLOR": "1"}
     completed = subprocess.run(
         [Path(sys.executable).with_name(command), *arguments],
         cwd=cwd,

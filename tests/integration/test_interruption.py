@@ -155,5 +155,5 @@ def test_checkpoints_are_written_whole_unless_the_user_says_how(
     datamodule = MVTecLayout(root=write_category("part"), category="part", num_workers=0)
     with pytest.raises(SystemExit):
         quiet_engine(tmp_path, callbacks=[look], plugins=plugins).fit(tiny_model(teacher_file), datamodule=datamodule)
-    assert type(look.checkpoint_io).__name__ == ("WholeCheckpointIO" if own is None else own.__name__)
+    assert type(look.checkpoint_io).__name__ == ("SafeCheckpointIO" if own is None else own.__name__)
     assert isinstance(look.checkpoint_io, AnomalibCheckpointIO if own is None else own)

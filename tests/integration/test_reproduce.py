@@ -174,7 +174,7 @@ def test_a_teacher_out_of_reach_stops_it_before_anything_is_trained(root: Path, 
     [
         (["--protocol.max_epochs", "0"], "max_epochs must be at least 1: got 0."),
         (["--protocol.val_split_ratio", "1.5"], "val_split_ratio must be between 0 and 1: got 1.5."),
-        (["--protocol.num_workers", "-1"], "num_workers must not be negative: got -1."),
+        (["--protocol.num_workers", "-1"], "num_workers must be at least 0: got -1."),
         (["--model.backbone", "resnet81"], "did you mean 'resnet18'"),
         (["--categories", "part", "../part"], "names of folders in the root, not paths: got '../part'."),
         (["--categories", ".."], "names of folders in the root, not paths: got '..'."),

@@ -99,15 +99,15 @@ def test_what_a_checkpoint_keeps_is_plain_whatever_container_it_came_in() -> Non
     [
         ({"backbone": "resnet81"}, "did you mean 'resnet18'"),
         ({"layers": ["layer9"]}, "no level 'layer9'"),
-        ({"input_size": (3, 256)}, "input_size must be a height and a width of at least 4 pixels"),
-        ({"input_size": (256,)}, "input_size must be a height and a width of at least 4 pixels"),
+        ({"input_size": (15, 256)}, "input_size must be a height and a width of at least 16 pixels"),
+        ({"input_size": (256,)}, "input_size must be a height and a width of at least 16 pixels"),
         ({"map_size": (64, 0)}, "map_size must be a height and a width of at least 1 pixels"),
         ({"level_weights": [1, 1]}, r"one weight for each of \['layer1', 'layer2', 'layer3'\]"),
         ({"level_weights": [1, -1, 1]}, "level_weights must be finite"),
         ({"learning_rate": 0}, "learning_rate must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),
         ({"momentum": 1.0}, "momentum must be at least 0 and less than 1"),
-        ({"weight_decay": -1e-4}, "weight_decay must not be negative"),
+        ({"weight_decay": -1e-4}, "weight_decay must be at least 0"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:

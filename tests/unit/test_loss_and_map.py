@@ -129,7 +129,7 @@ def test_number_of_weights_must_be_that_of_levels() -> None:
 
 @pytest.mark.parametrize("map_size", [(0, 4), (4, -1), (4,)])
 def test_impossible_map_sizes_are_refused(map_size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="map_size must be a positive height and width"):
+    with pytest.raises(ValueError, match="map_size must be a height and a width of at least 1 pixels"):
         AnomalyMap(map_size)
 
 

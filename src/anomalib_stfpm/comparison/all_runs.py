@@ -171,11 +171,11 @@ def _as_file_name(name: str) -> str:
 
 def _check(runs: Sequence[_Run], conditions: Conditions) -> None:
     """Fail now where every run would."""
-    if any(not run.is_finished for run in runs):
-        teacher_weights.read(conditions.backbone, conditions.teacher_weights)
     for contestant in {run.job.contestant.name: run.job.contestant for run in runs}.values():
         with pretrained(conditions.backbone, None):
             contestant.make(conditions)
+    if any(not run.is_finished for run in runs):
+        teacher_weights.read(conditions.backbone, conditions.teacher_weights)
 
 
 def _problem_of_pictures(data: Data) -> str | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from anomalib_stfpm import argument_checks
 from anomalib_stfpm.lightning_model import PAPER_BACKBONE
 from anomalib_stfpm.teacher_weights import HUB
 
@@ -44,16 +45,8 @@ class Conditions:
     def __post_init__(self) -> None:
         """Check the numbers."""
         for name in ("max_epochs", "rounds"):
-            if getattr(self, name) < 1:
-                msg = f"{name} must be at least 1: got {getattr(self, name)}."
-                raise ValueError(msg)
+            argument_checks.count(name, getattr(self, name), minimum=1)
         for name in ("time_limit", "seconds"):
-            if not getattr(self, name) > 0:
-                msg = f"{name} must be positive: got {getattr(self, name)}."
-                raise ValueError(msg)
-        if min(self.input_size) < 1:
-            msg = f"input_size must be a height and a width in pixels: got {list(self.input_size)}."
-            raise ValueError(msg)
-        if not 0 < self.val_split_ratio < 1:
-            msg = f"val_split_ratio must be between 0 and 1: got {self.val_split_ratio}."
-            raise ValueError(msg)
+            argument_checks.number(name, getattr(self, name), "positive", lambda given: given > 0)
+        argument_checks.size("input_size", self.input_size)
+        argument_checks.number("val_split_ratio", self.val_split_ratio, "between 0 and 1", lambda share: 0 < share < 1)

@@ -10,6 +10,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from anomalib_stfpm import argument_checks
 from anomalib_stfpm.feature_pyramid import available_levels
 from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.refused_argument import sentence_of
@@ -46,9 +47,8 @@ class Contestant:
         """Check the numbers, and give it a name."""
         for option in ("max_epochs", "train_batch_size"):
             value = getattr(self, option)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                msg = f"{option} of a model must be at least 1: got {value!r}."
-                raise ValueError(msg)
+            if value is not None:
+                argument_checks.count(f"{option} of a model", value, minimum=1)
         if not self.name:
             object.__setattr__(self, "name", self.class_path.rpartition(".")[2])
 

@@ -58,9 +58,14 @@ def _category(name: str, details: Mapping[str, Any], record: Mapping[str, Any], 
         "verdict": record["verdicts"].get(name, "Nothing was measured."),
         "notes": details["notes"],
         "rows": [cells(row) for row in rows],
-        "plots": {title: Markup(svg) for title, svg in drawn.items() if svg is not None},
+        "plots": {title: _as_markup(svg) for title, svg in drawn.items() if svg is not None},
         "pictures": {model: _pictures(first[model], output) for model in models},
     }
+
+
+def _as_markup(svg: str) -> Markup:
+    """Put a plot on the page as it is: matplotlib has escaped the names in it."""
+    return Markup(svg)  # nosec B704
 
 
 def _scores(run: Mapping[str, Any]) -> tuple[list[float], list[float], float | None]:
@@ -79,7 +84,7 @@ def _pictures(run: Mapping[str, Any], output: Path) -> dict[str, list[dict[str, 
                 "name": "/".join(Path(one["path"]).parts[-2:]),
                 "score": f"{one['score']:.3g}",
                 "said": "" if one["is_anomalous"] is None else f", {said[kind][0 if one['is_anomalous'] else 1]}",
-                "sources": [_inline(folder / one[part]) for part in ("picture", "overlay") if part in one],
+                "sources": [_inline(folder / Path(one[part]).name) for part in ("picture", "overlay") if part in one],
             }
             for one in pictures
         ]

@@ -1,5 +1,6 @@
 """What a comparison has found: every figure that a report shows is made here from the runs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,8 @@ def _rows(category: CategoryResults) -> list[Row]:
         row: Row = {"category": category.category, "model": model, "seeds": [run.seed for run in runs]}
         measured = [run.measured for run in runs if run.measured is not None]
         for metric in METRICS:
-            values = [one["metrics"][metric] for one in measured if one["metrics"][metric] is not None]
+            figures = [one["metrics"][metric] for one in measured]
+            values = [figure for figure in figures if figure is not None and math.isfinite(figure)]
             row[metric] = mean(values) if values else None
             row[f"{metric}_std"] = stdev(values) if len(values) > 1 else None
         for name in ("fit_seconds", "fit_peak_bytes"):

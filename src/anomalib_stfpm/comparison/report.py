@@ -60,7 +60,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     lines = []
     for category, details in record["categories"].items():
         rows = [row for row in record["table"] if row["category"] == category]
-        lines += [f"## {category}", "", record["verdicts"].get(category, "Nothing was measured."), ""]
+        lines += [f"## {' '.join(category.split())}", "", record["verdicts"].get(category, "Nothing was measured."), ""]
         lines += [line for note in details["notes"] for line in (note, "")]
         if rows:
             lines += [*markdown_table(rows), ""]
@@ -72,7 +72,7 @@ def markdown(record: Mapping[str, Any]) -> str:
 def _csv(rows: list[Row]) -> str:
     text = io.StringIO()
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns)  # whose lines end so that carriage returns in names are quoted
     writer.writeheader()
     for row in rows:
         values = {**row, "seeds": " ".join(str(seed) for seed in row["seeds"])}

@@ -1,6 +1,6 @@
 """The table of a comparison, for people to read."""
 
-from anomalib_stfpm.reproduction.report import with_spread
+from anomalib_stfpm.reproduction.report import as_cell, with_spread
 
 from .predictions import METRICS
 from .record import FORMATS, Row
@@ -60,4 +60,4 @@ def markdown_table(rows: list[Row]) -> list[str]:
     written = [cells(row) for row in rows]
     columns = [column for column in COLUMNS if any(row[column] for row in written)]
     lines = ["| " + " | ".join(COLUMNS[column] for column in columns) + " |", "| --- " * len(columns) + "|"]
-    return lines + ["| " + " | ".join(row[column] for column in columns) + " |" for row in written]
+    return lines + ["| " + " | ".join(as_cell(row[column]) for column in columns) + " |" for row in written]

@@ -1,10 +1,14 @@
 """Your own pictures in MVTec AD's layout, whatever their format, with or without masks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from anomalib.data import Folder
 from anomalib.data.utils import ValSplitMode
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from anomalib_stfpm import argument_checks
 
 
 class MVTecLayout(Folder):
@@ -23,7 +27,8 @@ class MVTecLayout(Folder):
         kwargs: Further arguments of anomalib's ``Folder``.
 
     Raises:
-        FileNotFoundError: If a folder that the layout needs is missing.
+        FileNotFoundError: If a folder that the layout needs is missing or holds no pictures.
+        ValueError: If ``root`` or ``category`` is no path, or some defective pictures have no mask.
 
     Example:
         >>> from anomalib_stfpm.data import MVTecLayout
@@ -38,22 +43,46 @@ class MVTecLayout(Folder):
         val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
+        argument_checks.kind("root", root, str | Path, "the path of a folder")
+        argument_checks.kind("category", category, str, "the name of a folder in root")
         folder = Path(root) / category
         for needed in ("train/good", "test"):
             if not (folder / needed).is_dir():
                 msg = f"'{folder}' is not in MVTec AD's layout: it has no folder '{needed}'."
                 raise FileNotFoundError(msg)
         defects = sorted(path.name for path in (folder / "test").iterdir() if path.is_dir() and path.name != "good")
+        has_good = (folder / "test" / "good").is_dir()
         has_masks = (folder / "ground_truth").is_dir()
+        extensions = kwargs.get("extensions") or IMG_EXTENSIONS
+        for part in ("train/good", *(["test/good"] if has_good else []), *(f"test/{defect}" for defect in defects)):
+            if not _number_of_pictures(folder / part, extensions):
+                msg = f"'{folder / part}' holds no pictures: their names end in {', '.join(extensions)}."
+                raise FileNotFoundError(msg)
+        if not has_good and not defects:
+            msg = f"'{folder / 'test'}' holds no folder of pictures to test with, such as 'good'."
+            raise FileNotFoundError(msg)
+        for defect in defects if has_masks else []:
+            numbers = [_number_of_pictures(folder / part / defect, extensions) for part in ("ground_truth", "test")]
+            if numbers[0] != numbers[1]:
+                msg = (
+                    f"'{folder / 'ground_truth' / defect}' holds {numbers[0]} masks for {numbers[1]} pictures: give "
+                    "every picture of a defect its mask, or leave the folder 'ground_truth' out."
+                )
+                raise ValueError(msg)
         super().__init__(
             name=type(self).__name__,
             root=folder,
             normal_dir="train/good",
             abnormal_dir=[f"test/{defect}" for defect in defects],
-            normal_test_dir="test/good" if (folder / "test" / "good").is_dir() else None,
+            normal_test_dir="test/good" if has_good else None,
             mask_dir=[f"ground_truth/{defect}" for defect in defects] if has_masks else None,
             num_workers=num_workers,
             val_split_mode=val_split_mode,
             **kwargs,
         )
         self.category = category
+
+
+def _number_of_pictures(folder: Path, extensions: Sequence[str]) -> int:
+    lower = {extension.lower() for extension in extensions}
+    return sum(path.suffix.lower() in lower and not path.is_dir() for path in folder.rglob("*"))

@@ -14,6 +14,9 @@ from platformdirs import user_cache_path
 from skimage import data as photographs
 from skimage.util import img_as_float, img_as_ubyte
 
+from anomalib_stfpm import argument_checks
+from anomalib_stfpm_deploy import files
+
 from .defects import DEFECTS, Picture
 
 CATEGORIES = ("brick", "grass", "gravel")
@@ -60,6 +63,7 @@ class TextureDemo(MVTecAD):
         num_workers: int = 0,
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
+        argument_checks.kind("root", root, str | Path | None, "the path of a folder, or None for the user's cache")
         if category not in CATEGORIES:
             msg = f"TextureDemo has no category '{category}': choose from {', '.join(CATEGORIES)}."
             raise ValueError(msg)
@@ -87,27 +91,33 @@ def write_category(root: Path, category: str) -> Path:
         The category's folder.
 
     Raises:
+        OSError: If it cannot be written.
         ValueError: If a folder of that name is there that is not this demo category.
     """
     folder = root / category
     if not folder.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{category}-", dir=root))
-        try:
-            _draw(unfinished, category)
-            unfinished.chmod(0o755)
-            os.replace(unfinished, folder)
-        except OSError:
-            # Another process may have finished first; its category is as good as this one.
-            if not folder.exists():
-                raise
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with files.naming(folder):
+            _write(folder, category)
     readme = folder / "readme.txt"
     if not readme.is_file() or readme.read_text(encoding="utf-8") != _readme(category):
         msg = f"'{folder}' is not the demo category of this version: choose another root, or move that folder away."
         raise ValueError(msg)
     return folder
+
+
+def _write(folder: Path, category: str) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{category}-", dir=folder.parent))
+    try:
+        _draw(unfinished, category)
+        unfinished.chmod(0o755)
+        os.replace(unfinished, folder)
+    except OSError:
+        # Another process may have finished first; its category is as good as this one.
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _draw(folder: Path, category: str) -> None:

@@ -64,11 +64,11 @@ def reproduce(
     names = list(dict.fromkeys(categories or pictures.categories_in(root)))
     _check_names_and_seeds(names, seeds)
     model = make_model()
-    remember_configuration(output, {"root": str(root.resolve()), **configuration(model, protocol)})
     folders = {(name, seed): output / name / f"seed_{seed}" for name in names for seed in dict.fromkeys(seeds)}
     unfinished = {each for each, folder in folders.items() if read_result(folder) is None}
     if unfinished and isinstance(model, Stfpm):
         teacher_weights.read(model.hparams["backbone"], model.teacher_weights)  # fails now, not in every category
+    remember_configuration(output, {"root": str(root.resolve()), **configuration(model, protocol)})
     missing: dict[str, str] = {}
     for name in dict.fromkeys(name for name, _ in unfinished):
         if problem := pictures.problem(root / name):
@@ -98,7 +98,7 @@ def reproduce(
 
 def _check_names_and_seeds(names: Sequence[str], seeds: Sequence[int]) -> None:
     for name in names:
-        if Path(name).name != name or name == "..":
+        if not name or Path(name).name != name or name == "..":
             msg = f"categories must be names of folders in the root, not paths: got '{name}'."
             raise ValueError(msg)
     if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:

@@ -68,6 +68,6 @@ def _damage(path: Path) -> str | None:
     try:
         with Image.open(path) as picture:
             picture.load()
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"'{path}' is damaged ({error})"
     return None

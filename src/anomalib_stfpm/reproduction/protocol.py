@@ -5,6 +5,7 @@ from typing import Any
 
 from anomalib.metrics import AUPRO, AUROC
 
+from anomalib_stfpm import argument_checks
 from anomalib_stfpm.evaluator import RawEvaluator
 from anomalib_stfpm.feature_pyramid import resolve_layers
 from anomalib_stfpm.lightning_model import PAPER_BACKBONE, Stfpm
@@ -46,15 +47,9 @@ class Protocol:
     def __post_init__(self) -> None:
         """Check the numbers."""
         for name in ("max_epochs", "train_batch_size", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                msg = f"{name} must be at least 1: got {getattr(self, name)}."
-                raise ValueError(msg)
-        if not 0 < self.val_split_ratio < 1:
-            msg = f"val_split_ratio must be between 0 and 1: got {self.val_split_ratio}."
-            raise ValueError(msg)
-        if self.num_workers < 0:
-            msg = f"num_workers must not be negative: got {self.num_workers}."
-            raise ValueError(msg)
+            argument_checks.count(name, getattr(self, name), minimum=1)
+        argument_checks.number("val_split_ratio", self.val_split_ratio, "between 0 and 1", lambda share: 0 < share < 1)
+        argument_checks.count("num_workers", self.num_workers, minimum=0)
 
 
 def evaluator() -> RawEvaluator:

@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from anomalib_stfpm import finite_json
 from anomalib_stfpm_deploy import files
+from anomalib_stfpm_deploy.results import harmless
 
 from .published import PUBLISHED, PublishedResult
 
@@ -39,7 +42,8 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
 def _row(category: str, results: Sequence[Mapping[str, Any]]) -> Row:
     row: Row = {"category": category, "seeds": sorted(result["seed"] for result in results)}
     for metric in METRICS:
-        values = [result["metrics"][metric] for result in results if metric in result["metrics"]]
+        measured = [result["metrics"].get(metric) for result in results]
+        values = [value for value in measured if value is not None and math.isfinite(value)]
         ours = mean(values) if values else None
         published = getattr(PUBLISHED.get(category), metric, None)
         row[metric] = ours
@@ -82,7 +86,7 @@ def markdown(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
             if metric in compared:
                 cells.append(_figure(row[f"{metric}_published"]))
                 cells.append(_figure(row[f"{metric}_difference"], sign="+"))
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(as_cell(cell) for cell in cells) + " |")
     if missing:
         lines += ["", "Missing:", "", *(f"- {category}: {reason}" for category, reason in missing.items())]
     return "\n".join(lines) + "\n"
@@ -106,6 +110,22 @@ def with_spread(mean: float | None, spread: float | None, digits: int = 4) -> st
     return _figure(mean, digits=digits) + ("" if spread is None else f" ({spread:.{digits}f})")
 
 
+def as_cell(text: str) -> str:
+    """Write a text so that it stays in its cell of a Markdown table.
+
+    Args:
+        text: The text.
+
+    Returns:
+        It in one line, without the sign that ends a cell.
+
+    Example:
+        >>> as_cell("good | bad")
+        'good &#124; bad'
+    """
+    return " ".join(text.split()).replace("|", "&#124;")
+
+
 def _figure(value: float | None, sign: str = "", digits: int = 4) -> str:
     return "" if value is None else f"{value:{sign}.{digits}f}"
 
@@ -126,7 +146,7 @@ def write(folder: Path, results: Sequence[Mapping[str, Any]], missing: Mapping[s
     """
     rows = table(results)
     record = {"table": rows, "missing": dict(missing), "runs": list(results)}
-    files.write_text(folder / RESULTS_FILE, json.dumps(record, indent=2) + "\n")
+    files.write_text(folder / RESULTS_FILE, finite_json.dumps(record))
     files.write_text(folder / "results.csv", _csv(rows))
     files.write_text(folder / "results.md", markdown(rows, missing))
     return rows
@@ -149,7 +169,9 @@ def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     columns = ["category", "seeds"]
     columns += [f"{metric}{part}" for metric in METRICS for part in ("", "_std", "_published", "_difference")]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns)  # whose lines end so that carriage returns in names are quoted
     writer.writeheader()
-    writer.writerows({**row, "seeds": " ".join(str(seed) for seed in row["seeds"])} for row in rows)
+    for row in rows:
+        seeds = " ".join(str(seed) for seed in row["seeds"])
+        writer.writerow({**row, "category": harmless(row["category"]), "seeds": seeds})
     return text.getvalue()

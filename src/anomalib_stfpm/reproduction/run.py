@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from anomalib_stfpm import environment
+from anomalib_stfpm import environment, finite_json
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.output_folder import read_json
 from anomalib_stfpm.student_selection import VAL_ERROR, StudentSelection
@@ -123,7 +123,7 @@ def run(
         "configuration": configuration(model, protocol),
         "environment": environment.describe(),
     }
-    files.write_text(folder / RESULT_FILE, json.dumps(result, indent=2) + "\n")
+    files.write_text(folder / RESULT_FILE, finite_json.dumps(result))
     for leftover in folder.glob("*.ckpt"):
         if leftover.name != STUDENT_CHECKPOINT:
             leftover.unlink()

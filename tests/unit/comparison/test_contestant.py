@@ -88,7 +88,7 @@ def test_what_users_write_is_read(given: Any, name: str) -> None:  # noqa: ANN40
         ({"name": "mine"}, "class_path is missing"),
         ({"class_path": "Padim", "epochs": 3}, "'epochs' is not known"),
         ({"class_path": "Padim", "max_epochs": 0}, "max_epochs of a model must be at least 1: got 0"),
-        ({"class_path": "Padim", "train_batch_size": "many"}, "train_batch_size of a model must be at least 1"),
+        ({"class_path": "Padim", "train_batch_size": "many"}, "train_batch_size of a model must be a whole number"),
     ],
 )
 def test_what_is_no_model_is_refused(given: Any, sentence: str) -> None:  # noqa: ANN401
@@ -118,7 +118,7 @@ def test_what_cannot_be_made_is_refused_in_a_sentence(contestant: Contestant, se
         ({"rounds": 0}, "rounds must be at least 1: got 0"),
         ({"time_limit": 0.0}, r"time_limit must be positive: got 0\.0"),
         ({"seconds": float("nan")}, "seconds must be positive: got nan"),
-        ({"input_size": (0, 64)}, r"input_size must be a height and a width in pixels: got \[0, 64\]"),
+        ({"input_size": (0, 64)}, r"input_size must be a height and a width of at least 1 pixels: got \[0, 64\]"),
         ({"val_split_ratio": 1.0}, r"val_split_ratio must be between 0 and 1: got 1\.0"),
     ],
 )

@@ -1,0 +1,104 @@
+"""Checks of arguments that several classes take: what is wrong and what would be right, in a sentence."""
+
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from types import UnionType
+
+
+def number(name: str, value: object, meaning: str, fits: Callable[[float], bool]) -> None:
+    """Check a number.
+
+    Args:
+        name: What the argument is called.
+        value: What was given.
+        meaning: What it must be, as the end of "it must be".
+        fits: Whether a number is in range.
+
+    Raises:
+        ValueError: If it is no number, or out of range.
+
+    Example:
+        >>> number("learning_rate", "fast", "positive", lambda rate: rate > 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: learning_rate must be positive: got 'fast'.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not fits(float(value)):
+        msg = f"{name} must be {meaning}: got {value!r}."
+        raise ValueError(msg)
+
+
+def count(name: str, value: object, minimum: int) -> None:
+    """Check a whole number.
+
+    Args:
+        name: What the argument is called.
+        value: What was given.
+        minimum: The least that it may be.
+
+    Raises:
+        ValueError: If it is no whole number, or less.
+
+    Example:
+        >>> count("max_epochs", 2.5, minimum=1)
+        Traceback (most recent call last):
+        ...
+        ValueError: max_epochs must be a whole number: got 2.5.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        msg = f"{name} must be a whole number: got {value!r}."
+        raise ValueError(msg)
+    if int(value) < minimum:
+        msg = f"{name} must be at least {minimum}: got {value}."
+        raise ValueError(msg)
+
+
+def size(name: str, value: object, minimum: int = 1) -> tuple[int, int]:
+    """Check a size.
+
+    Args:
+        name: What the argument is called.
+        value: What was given.
+        minimum: The least height and width, in pixels.
+
+    Returns:
+        Height and width.
+
+    Raises:
+        ValueError: If it is no pair of whole numbers, or one of them is less.
+
+    Example:
+        >>> size("input_size", 256)
+        Traceback (most recent call last):
+        ...
+        ValueError: input_size must be a height and a width of at least 1 pixels: got 256.
+    """
+    sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    if len(sides) != 2 or not all(isinstance(side, Integral) and int(side) >= minimum for side in sides):
+        msg = f"{name} must be a height and a width of at least {minimum} pixels: got {sides or value!r}."
+        raise ValueError(msg)
+    height, width = sides
+    return int(height), int(width)
+
+
+def kind(name: str, value: object, kinds: type | UnionType, meaning: str) -> None:
+    """Check a type.
+
+    Args:
+        name: What the argument is called.
+        value: What was given.
+        kinds: What it must be an instance of.
+        meaning: What it must be, as the end of "it must be".
+
+    Raises:
+        ValueError: If it is something else.
+
+    Example:
+        >>> kind("exact_cache", "yes", bool, "True or False")
+        Traceback (most recent call last):
+        ...
+        ValueError: exact_cache must be True or False: got 'yes'.
+    """
+    if not isinstance(value, kinds):
+        msg = f"{name} must be {meaning}: got {value!r}."
+        raise ValueError(msg)
