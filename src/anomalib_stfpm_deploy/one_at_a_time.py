@@ -38,7 +38,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
     except OSError as error:
-        msg = f"'{folder}' cannot be written to ({error.strerror})."
+        msg = f"'{folder}' cannot be written ({error.strerror})."
         raise OSError(msg) from error
     with file:
         # The file that is locked may have been removed by the command before: its name would be free for a third one.

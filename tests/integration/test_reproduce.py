@@ -189,7 +189,7 @@ def test_impossible_arguments_are_refused(given: list[str], message: str, root: 
 
 def test_an_output_folder_that_cannot_be_written_to_is_named(root: Path, teacher_file: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"'.*file/table' cannot be written to"):
+    with pytest.raises(OSError, match=r"'.*file/table' cannot be written"):
         reproduce(*arguments(root, teacher_file, tmp_path / "file" / "table"))
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, NoReturn
 from unittest.mock import patch
 
@@ -212,8 +213,9 @@ def test_metrics_of_the_evaluator_look_at_the_order_only(
     def evaluated(maps: torch.Tensor) -> list[float]:
         evaluator = RawEvaluator([AUROC(fields=fields, prefix="pixel_"), AUPRO(fields=fields)])
         batch = ImageBatch(image=torch.zeros(len(maps), 3, 1, 1), anomaly_map=maps, gt_mask=masks)
+        alone: Any = SimpleNamespace(world_size=1, test_dataloaders=None)
         nothing: Any = None
-        evaluator.on_test_batch_end(nothing, nothing, nothing, batch)
+        evaluator.on_test_batch_end(alone, nothing, nothing, batch, 0)
         metrics: Any = evaluator.test_metrics
         return [float(metric.compute()) for metric in metrics]
 
