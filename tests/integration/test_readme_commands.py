@@ -23,7 +23,10 @@ pytestmark = pytest.mark.integration
 # What makes a command short. All else is as it is written.
 QUICK_TRAINER = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 SHORTER = {
-    "train": [*QUICK_TRAINER, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"],
+    "train": [
+        *QUICK_TRAINER, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1",
+        "--trainer.strategy", "auto", "--trainer.devices", "1", "--trainer.num_nodes", "1",
+    ],
     "test": QUICK_TRAINER,
     "predict": QUICK_TRAINER,
     "export": QUICK_TRAINER,
@@ -37,7 +40,7 @@ SHORTER = {
     ],
 }  # fmt: skip
 MADE = {
-    "anomalib train": "results/Stfpm/*/*/v*/weights/lightning/model.ckpt",
+    "anomalib train": "results/Stfpm/*/*/v*/images/*/*.png",
     "anomalib test": "results/Stfpm/MVTecLayout/screw/v*/images/bent/0.png",
     "anomalib predict": "results/Stfpm/**/new_pictures/0.png",
     "anomalib export": "**/weights/openvino/model.xml",
