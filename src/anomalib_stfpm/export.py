@@ -70,8 +70,7 @@ class StfpmExport(ExportMixin):
         """
         self._require_trained_and_validated()
         with self._temporary_folder() as folder:
-            with _told_in_a_sentence(folder):
-                written = super().to_torch(folder, model_file_name)
+            written = super().to_torch(folder, model_file_name)
             return _move(written, export_root, ExportType.TORCH)
 
     def to_onnx(
@@ -171,8 +170,7 @@ class StfpmExport(ExportMixin):
             for name, value in _FOR_MODEL_API.items():
                 model.set_rt_info(value, ["model_info", name])
             written = Path(folder) / ExportType.OPENVINO.value / f"{model_file_name}.xml"
-            with _told_in_a_sentence(folder):
-                openvino.save_model(model, written, compress_to_fp16=compression_type is CompressionType.FP16)
+            openvino.save_model(model, written, compress_to_fp16=compression_type is CompressionType.FP16)
             moved = _move(written, export_root, ExportType.OPENVINO)
         report = moved.with_suffix(".agreement.json")
         if agreement is None:
@@ -265,16 +263,6 @@ class StfpmExport(ExportMixin):
                 "set, or call Engine.validate with it and then its to_openvino."
             )
             raise ValueError(msg)
-
-
-@contextmanager
-def _told_in_a_sentence(folder: str) -> Iterator[None]:
-    """Say what it means when torch or OpenVINO fail to write a file, of which they say little."""
-    try:
-        yield
-    except RuntimeError as error:
-        msg = f"The model cannot be written ({str(error).splitlines()[0]}): is there space left in '{folder}'?"
-        raise OSError(msg) from error
 
 
 def _move(written: Path, export_root: Path | str, export_type: ExportType) -> Path:

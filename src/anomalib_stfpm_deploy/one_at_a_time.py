@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from .files import naming
+
 LOCK_FILE = ".in_use"
 
 _HELD_BY_ANOTHER = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
@@ -34,12 +36,9 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         ValueError: Another command is at work in '...': wait until it has ended, or give another output folder.
     """
     path, made = folder / LOCK_FILE, [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
+    with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
-    except OSError as error:
-        msg = f"'{folder}' cannot be written ({error.strerror})."
-        raise OSError(msg) from error
     with file:
         # The file that is locked may have been removed by the command before: its name would be free for a third one.
         if not _locked(file) or not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):

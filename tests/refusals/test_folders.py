@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from anomalib_stfpm.verbs.reproduce import main as reproduce
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.infer import HEAT_MAPS
 from anomalib_stfpm_deploy.results import Result, Results
+from tests.integration.conftest import full_disk
 from tests.unit.comparison.records import measured
 from tests.unit.test_original_checkpoint import publish, random_resnet
 
@@ -31,19 +31,6 @@ from .test_checkpoints import Hostile
 pytestmark = pytest.mark.integration
 
 MADE_WITH = {"model": "a", "precision": "f32"}
-
-
-@contextmanager
-def no_file_larger_than(size: int) -> Iterator[None]:
-    """As if the disk were full: the system refuses what a file has beyond so many bytes."""
-    import resource  # which Windows does not have
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -92,7 +79,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     write: Callable[[Path, Path], object], checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "a.txt").write_text("of before", encoding="utf-8")
-    with refused("cannot be written (", tmp_path), no_file_larger_than(5_000):
+    with refused("cannot be written (", tmp_path), full_disk(5_000):
         write(tmp_path, checkpoint)
     whole = [path for path in files_below(tmp_path) if path.is_file() and path.suffix in {".pt", ".json", ".csv"}]
     assert whole == []
@@ -132,60 +119,14 @@ def test_a_file_where_a_folder_should_be_is_named(
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such limit")
 def test_an_imported_checkpoint_is_there_whole_or_not_at_all(teacher_file: Path, tmp_path: Path) -> None:
     path = published(tmp_path)
-    with refused("student.ckpt' cannot be written (", tmp_path), no_file_larger_than(1_000_000):
+    with refused("student.ckpt' cannot be written (", tmp_path), full_disk(1_000_000):
         import_checkpoint(path, tmp_path / "student.ckpt", teacher_file)
     assert {path.name for path in tmp_path.iterdir()} == {"best.pth.tar"}
 
 
-INFER_OUTPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    "a file": (lambda output: output.write_text("mine"), "output' cannot be written (File exists)."),
-    "heat maps in a file": (lambda output: written(output / HEAT_MAPS), "cannot be written (File exists)."),
-    "results in a folder": (
-        lambda output: (output / "results.json").mkdir(parents=True),
-        "cannot be written (Is a",
-    ),
-    "other JSON": (
-        lambda output: written(output / "results.json", '{"mine": 1}'),
-        "is not a list of results: give",
-    ),
-    "no JSON": (
-        lambda output: written(output / "results.json", "mine"),
-        "is not a list of results: give",
-    ),
-    "a list": (
-        lambda output: written(output / "results.json", "[]"),
-        "is not a list of results: give another output fo",
-    ),
-    "bytes": (lambda output: written(output / "results.json").write_bytes(b"\xff\xfe"), "is not a list of results"),
-    "made with a list": (
-        lambda output: written(output / "results.json", '{"made_with": [1], "results": []}'),
-        "is not a list of results: give another output folder.",
-    ),
-    "another model": (
-        lambda output: written(output / "results.json", '{"made_with": {"model": "b"}, "results": []}'),
-        "holds results that were made with another model",
-    ),
-    "a way out": (
-        lambda output: written(output / "results.json", leading_to("../../elsewhere.png")),
-        "is not a list of results: give another output folder.",
-    ),
-    "a way to the root": (
-        lambda output: written(output / "results.json", leading_to("/elsewhere.png")),
-        "is not a list of results: give another output folder.",
-    ),
-    "no journal": (
-        lambda output: written(output / "results.partial.jsonl", "mine\n"),
-        "is not a list of results: give",
-    ),
-    "a journal of lists": (
-        lambda output: written(output / "results.partial.jsonl", "[1]\n[2]\n"),
-        "is not a list of re",
-    ),
-    "another journal": (
-        lambda output: written(output / "results.partial.jsonl", '{"model": "b"}\n'),
-        "holds results that were made with another model",
-    ),
-}
+def holding(name: str, text: str) -> Callable[[Path], object]:
+    """An output folder with a file in it."""
+    return lambda output: written(output / name, text)
 
 
 def written(path: Path, text: str = "mine") -> Path:
@@ -197,6 +138,57 @@ def written(path: Path, text: str = "mine") -> Path:
 def leading_to(name: str) -> str:
     result = {"picture": "1.png", "version": "1 2", "score": 0.5, "heat_map": name}
     return json.dumps({"made_with": MADE_WITH, "results": [result]})
+
+
+INFER_OUTPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (lambda output: output.write_text("mine"), "output' cannot be written (File exists)."),
+    "heat maps in a file": (lambda output: written(output / HEAT_MAPS), "cannot be written (File exists)."),
+    "results in a folder": (
+        lambda output: (output / "results.json").mkdir(parents=True),
+        "cannot be written (Is a",
+    ),
+    "other JSON": (
+        holding("results.json", '{"mine": 1}'),
+        "is not a list of results: give",
+    ),
+    "no JSON": (
+        holding("results.json", "mine"),
+        "is not a list of results: give",
+    ),
+    "a list": (
+        holding("results.json", "[]"),
+        "is not a list of results: give another output fo",
+    ),
+    "bytes": (lambda output: written(output / "results.json").write_bytes(b"\xff\xfe"), "is not a list of results"),
+    "made with a list": (
+        holding("results.json", '{"made_with": [1], "results": []}'),
+        "is not a list of results: give another output folder.",
+    ),
+    "another model": (
+        holding("results.json", '{"made_with": {"model": "b"}, "results": []}'),
+        "holds results that were made with another model",
+    ),
+    "a way out": (
+        holding("results.json", leading_to("../../elsewhere.png")),
+        "is not a list of results: give another output folder.",
+    ),
+    "a way to the root": (
+        holding("results.json", leading_to("/elsewhere.png")),
+        "is not a list of results: give another output folder.",
+    ),
+    "no journal": (
+        holding("results.partial.jsonl", "mine\n"),
+        "is not a list of results: give",
+    ),
+    "a journal of lists": (
+        holding("results.partial.jsonl", "[1]\n[2]\n"),
+        "is not a list of re",
+    ),
+    "another journal": (
+        holding("results.partial.jsonl", '{"model": "b"}\n'),
+        "holds results that were made with another model",
+    ),
+}
 
 
 @pytest.mark.parametrize(("make", "sentence"), INFER_OUTPUTS.values(), ids=INFER_OUTPUTS)
