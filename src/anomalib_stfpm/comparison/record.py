@@ -1,11 +1,12 @@
 """What a comparison has found: every figure that a report shows is made here from the runs."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
+
+from anomalib_stfpm.reproduction.report import mean_and_spread
 
 from .predictions import METRICS
 from .run import FLOAT, INT8
@@ -93,10 +94,7 @@ def _rows(category: CategoryResults) -> list[Row]:
         row: Row = {"category": category.category, "model": model, "seeds": [run.seed for run in runs]}
         measured = [run.measured for run in runs if run.measured is not None]
         for metric in METRICS:
-            figures = [one["metrics"][metric] for one in measured]
-            values = [figure for figure in figures if figure is not None and math.isfinite(figure)]
-            row[metric] = mean(values) if values else None
-            row[f"{metric}_std"] = stdev(values) if len(values) > 1 else None
+            row[metric], row[f"{metric}_std"] = mean_and_spread(one["metrics"][metric] for one in measured)
         for name in ("fit_seconds", "fit_peak_bytes"):
             values = [one[name] for one in measured if one[name] is not None]
             row[name] = mean(values) if values else None

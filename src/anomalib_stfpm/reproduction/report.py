@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -42,12 +42,10 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
 def _row(category: str, results: Sequence[Mapping[str, Any]]) -> Row:
     row: Row = {"category": category, "seeds": sorted(result["seed"] for result in results)}
     for metric in METRICS:
-        measured = [result["metrics"].get(metric) for result in results]
-        values = [value for value in measured if value is not None and math.isfinite(value)]
-        ours = mean(values) if values else None
+        ours, spread = mean_and_spread(result["metrics"].get(metric) for result in results)
         published = getattr(PUBLISHED.get(category), metric, None)
         row[metric] = ours
-        row[f"{metric}_std"] = stdev(values) if len(values) > 1 else None
+        row[f"{metric}_std"] = spread
         row[f"{metric}_published"] = published
         row[f"{metric}_difference"] = None if ours is None or published is None else ours - published
     return row
@@ -90,6 +88,23 @@ def markdown(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
     if missing:
         lines += ["", "Missing:", "", *(f"- {category}: {reason}" for category, reason in missing.items())]
     return "\n".join(lines) + "\n"
+
+
+def mean_and_spread(figures: Iterable[float | None]) -> tuple[float | None, float | None]:
+    """Sum up what several seeds have given.
+
+    Args:
+        figures: A figure for each seed; those that are missing or not finite do not count.
+
+    Returns:
+        Their mean, and their standard deviation; ``None`` where there are too few.
+
+    Example:
+        >>> mean_and_spread([1.0, None, 3.0, float("nan")])
+        (2.0, 1.4142135623730951)
+    """
+    finite = [figure for figure in figures if figure is not None and math.isfinite(figure)]
+    return mean(finite) if finite else None, stdev(finite) if len(finite) > 1 else None
 
 
 def with_spread(mean: float | None, spread: float | None, digits: int = 4) -> str:
