@@ -54,18 +54,21 @@ class MVTecLayout(Folder):
         has_good = (folder / "test" / "good").is_dir()
         has_masks = (folder / "ground_truth").is_dir()
         extensions = kwargs.get("extensions") or IMG_EXTENSIONS
-        for part in ("train/good", *(["test/good"] if has_good else []), *(f"test/{defect}" for defect in defects)):
-            if not _number_of_pictures(folder / part, extensions):
+        parts = ["train/good", *(["test/good"] if has_good else []), *(f"test/{defect}" for defect in defects)]
+        pictures = {part: _number_of_pictures(folder / part, extensions) for part in parts}
+        for part, number in pictures.items():
+            if not number:
                 msg = f"'{folder / part}' holds no pictures: their names end in {', '.join(extensions)}."
                 raise FileNotFoundError(msg)
         if not has_good and not defects:
             msg = f"'{folder / 'test'}' holds no folder of pictures to test with, such as 'good'."
             raise FileNotFoundError(msg)
         for defect in defects if has_masks else []:
-            numbers = [_number_of_pictures(folder / part / defect, extensions) for part in ("ground_truth", "test")]
-            if numbers[0] != numbers[1]:
+            number = pictures[f"test/{defect}"]
+            masks = _number_of_pictures(folder / "ground_truth" / defect, extensions)
+            if masks != number:
                 msg = (
-                    f"'{folder / 'ground_truth' / defect}' holds {numbers[0]} masks for {numbers[1]} pictures: give "
+                    f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {number} pictures: give "
                     "every picture of a defect its mask, or leave the folder 'ground_truth' out."
                 )
                 raise ValueError(msg)
