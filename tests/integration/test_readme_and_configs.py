@@ -1,4 +1,4 @@
-"""The commands of the README and the configurations are ones that anomalib understands."""
+"""The configurations train, hold the defaults where they say so, and are described; so is what goes wrong."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,10 @@ from anomalib_stfpm.reproduction import authors_stfpm
 from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
 from anomalib_stfpm_deploy.optional_module import load
 from tests.conftest import CategoryWriter, random_weights
+from tests.readme import README, REPOSITORY
 
 pytestmark = pytest.mark.integration
 
-REPOSITORY = Path(__file__).parents[2]
 VERBS = {name: load(module) for name, module in {**TRAINING_VERBS, **DEPLOYMENT_VERBS}.items()}
 CONFIGS = set((REPOSITORY / "configs").glob("*.yaml"))
 REPRODUCE, COMPARE, BENCHMARK = (
@@ -27,8 +27,7 @@ REPRODUCE, COMPARE, BENCHMARK = (
 
 
 def test_what_the_readme_explains_is_what_is_said() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## When something goes wrong")[2].partition("\n## ")[0]
+    section = README.partition("## When something goes wrong")[2].partition("\n## ")[0]
     explained = re.findall(r"^\| (?!---|what is said)(.+?) \| ", section, re.MULTILINE)
     sources = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "src").rglob("*.py")]
     joined = re.sub(r'"\s*f?"', "", "\n".join(sources))  # strings that go on in the next line

@@ -1,13 +1,11 @@
 """The README's tables are those of the results in the repository."""
 
 import json
-from pathlib import Path
 
 from anomalib_stfpm.comparison.table import markdown_table
 from benchmarks import deployment, quality, training
+from tests.readme import README, REPOSITORY
 
-REPOSITORY = Path(__file__).parents[2]
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 RESULTS = REPOSITORY / "benchmarks" / "results"
 
 
