@@ -174,12 +174,24 @@ def test_time_shows_models_side_by_side_without_torch(exported: Path, tmp_path: 
     assert record["machine"]["versions"].keys() >= {"openvino", "numpy"}
 
 
-def test_other_verbs_say_what_they_need() -> None:
-    without_torch = "import sys\nsys.modules['torch'] = None\n" + REPORTING
-    run = [sys.executable, "-c", without_torch, "train"]
-    done = subprocess.run(run, capture_output=True, text=True, check=False)
-    assert done.returncode == 120
-    assert "error: Only infer and time do without torch: install anomalib-stfpm with what it" in done.stderr
+@pytest.mark.parametrize(
+    ("verb", "package", "code", "sentence"),
+    [
+        (
+            "train",
+            "torch",
+            120,
+            "Only infer and time do without torch: install anomalib-stfpm with what it depends on.",
+        ),
+        ("infer", "openvino", 120, "This needs openvino: pip install 'anomalib-stfpm[openvino]'."),
+        ("compare", "openvino", 1, "This needs openvino: pip install 'anomalib-stfpm[openvino]'."),
+    ],
+)
+def test_a_verb_says_what_it_needs(verb: str, package: str, code: int, sentence: str) -> None:
+    without = f"import sys\nsys.modules[{package!r}] = None\n{REPORTING}"
+    done = subprocess.run([sys.executable, "-c", without, verb], capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    assert f"anomalib-stfpm: error: {sentence}" in done.stderr
 
 
 def test_time_without_a_round_is_refused(exported: Path) -> None:
