@@ -106,7 +106,8 @@ def kill_again_and_again(folder: Path, kills: int, epochs: int, seed: int) -> Ou
     _finished(start(args=(folder, folder / "whole", epochs, None)))
     seconds = time.monotonic() - begun
     expected = _ended_with(folder / "whole")
-    outcome, moments = Outcome(), random.Random(seed)  # nosec B311  moments are no secrets
+    # Moments are no secrets.
+    outcome, moments = Outcome(), random.Random(seed)  # nosec B311
     while outcome.kills < kills:
         results = folder / f"killed_{outcome.trainings}"
         while outcome.kills < kills:

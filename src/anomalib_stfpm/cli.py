@@ -13,7 +13,9 @@ from .refused_argument import sentence_of
 from .registry import honour_seed
 
 VERBS = {
-    name: f"anomalib_stfpm.verbs.{name.replace('-', '_')}" for name in ("compare", "import-checkpoint", "reproduce")
+    "compare": "anomalib_stfpm.verbs.compare",
+    "import-checkpoint": "anomalib_stfpm.verbs.import_checkpoint",
+    "reproduce": "anomalib_stfpm.verbs.reproduce",
 }
 """The module of each verb."""
 

@@ -54,11 +54,8 @@ class RememberedDataset(Dataset[ImageItem]):
     def _read(self, index: int) -> ImageItem:
         try:
             item: ImageItem = self.dataset[index]
-        except (
-            OSError,
-            SyntaxError,
-            DecompressionBombError,
-        ) as error:  # of Pillow, which may not say which file it was
+        except (OSError, SyntaxError, DecompressionBombError) as error:
+            # Of Pillow, which may not say which file it was.
             msg = f"'{self._paths[index]}', or the mask of it, cannot be read as a picture ({error})."
             raise ValueError(msg) from error
         return item
