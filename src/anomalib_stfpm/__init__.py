@@ -15,7 +15,12 @@ from .lightning_model import Stfpm
 from .loss import StfpmLoss
 from .original_checkpoint import import_checkpoint
 from .published_pro import PublishedPRO
-from .registry import honour_seed, number_folders_one_by_one, register_models
+from .registry import (
+    give_components_to_configured_models,
+    honour_seed,
+    number_folders_one_by_one,
+    register_models,
+)
 from .torch_model import StfpmModel
 
 __all__ = [
@@ -36,3 +41,4 @@ __version__ = "0.1.0"
 register_models()
 honour_seed()
 number_folders_one_by_one()
+give_components_to_configured_models()

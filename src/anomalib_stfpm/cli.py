@@ -16,6 +16,7 @@ VERBS = {
     "compare": "anomalib_stfpm.verbs.compare",
     "import-checkpoint": "anomalib_stfpm.verbs.import_checkpoint",
     "reproduce": "anomalib_stfpm.verbs.reproduce",
+    "tiled-ensemble": "anomalib_stfpm.verbs.tiled_ensemble",
 }
 """The module of each verb."""
 

@@ -79,8 +79,8 @@ class RawEvaluator(Evaluator):
 
     def on_test_batch_end(
         self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
+        trainer: pl.Trainer | None,
+        pl_module: pl.LightningModule | None,
         outputs: Any,  # noqa: ANN401
         batch: ImageBatch,
         batch_idx: int,
@@ -89,15 +89,15 @@ class RawEvaluator(Evaluator):
         """Update every metric with the raw or the post-processed batch, each picture once in all processes together.
 
         Args:
-            trainer: The trainer.
-            pl_module: The model.
+            trainer: The trainer; none in anomalib's tiled ensemble, which has put the batch together from tiles.
+            pl_module: Not used.
             outputs: Not used.
             batch: Post-processed batch.
             batch_idx: Number of the batch.
             dataloader_idx: Number of the dataloader.
         """
         del pl_module, outputs
-        number = counted(trainer.test_dataloaders, batch_idx, dataloader_idx, len(batch))
+        number = counted(trainer and trainer.test_dataloaders, batch_idx, dataloader_idx, len(batch))
         if number == 0:
             return
         predicted = self.prediction if self.prediction is not None else batch

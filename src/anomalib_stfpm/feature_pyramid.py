@@ -33,6 +33,10 @@ class FeaturePyramid(nn.Module):
         layers: Levels of the pyramid, each a module name such as ``"layer1"`` or an index into
             :func:`available_levels`. ``None`` takes the levels of stride 4, 8 and 16, those of the paper.
 
+    Attributes:
+        layers: Module name of every level, shallowest first.
+        strides: Stride of every level, in pixels of the picture.
+
     Raises:
         ValueError: If timm does not know the backbone, or a level is unknown or named twice, or there is none.
 
@@ -54,6 +58,7 @@ class FeaturePyramid(nn.Module):
         self.backbone = timm.create_model(backbone, pretrained=False)
         levels = _levels(self.backbone)
         self.layers = _resolve(backbone, levels, layers)
+        self.strides = [levels[layer] for layer in self.layers]
         self._indices = [list(levels).index(layer) for layer in self.layers]
         self.backbone.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
         _normalise_as_torchvision(self.backbone)

@@ -4,6 +4,7 @@ import inspect
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from .pre_processor import TrainingPreProcessor
 from .schedule import CONSTANT, SCHEDULES, one_cycle
 from .several_processes import SeveralProcesses
 from .student_selection import StudentSelection, kept_student
+from .tiling import settings_of, tiler_of
 from .torch_model import StfpmModel
 from .validation_schedule import ValidationSchedule
 
@@ -48,6 +50,8 @@ logger = logging.getLogger(__name__)
 PAPER_BACKBONE = "resnet18.tv_in1k"
 PAPER_INPUT_SIZE = (256, 256)
 PAPER_MAX_EPOCHS = 100
+
+_TILING = "tiling"  # in a checkpoint
 
 
 class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
@@ -178,6 +182,8 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         self.loss = StfpmLoss(level_weights)
         self.feature_cache = feature_cache
         self._resumed_from: str | Path | None = None
+        # anomalib's tiled ensemble asks a model for a pre-processor of another size, and knows nothing of backbones.
+        self.configure_pre_processor = partial(type(self).configure_pre_processor, backbone=backbone)  # type: ignore[method-assign]
 
     # -- what to run with ---------------------------------------------------------------------------------------------
 
@@ -408,8 +414,17 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
             )
             raise ValueError(msg) from error
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep how pictures were cut into tiles.
+
+        Args:
+            checkpoint: The checkpoint to be saved.
+        """
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[_TILING] = settings_of(self.model.tiler)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the networks' shape and the pre-processing that the checkpoint was trained with.
+        """Take over the networks' shape, the pre-processing and the tiles that the checkpoint was trained with.
 
         Training goes on with the checkpoint's last student, everything else uses the one that training had kept.
 
@@ -436,6 +451,11 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
             tiler = self.model.tiler
             self.model = StfpmModel(**shape).to(self.device).train(self.model.training)
             self.model.tiler = tiler
+        tiles = checkpoint.get(_TILING)
+        if tiles is not None:
+            if self.model.tiler is not None and settings_of(self.model.tiler) != tiles:
+                logger.warning("The checkpoint was trained with tiles of %s: using those.", tiles)
+            self.model.tiler = tiler_of(tiles)
         trainer = self._trainer
         if trainer is None or trainer.state.fn != TrainerFn.FITTING:
             self._replace_state(checkpoint, kept_student(checkpoint))

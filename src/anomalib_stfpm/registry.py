@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,19 @@ import anomalib.engine.engine
 import anomalib.models
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule
+from anomalib.models.components import AnomalibModule
 from filelock import FileLock
 from lightning.pytorch import seed_everything
+from omegaconf import OmegaConf
 
 MODULE = "anomalib_stfpm"
 LATEST = "latest"
+TILED_ENSEMBLE_MODELS = "anomalib.pipelines.tiled_ensemble.components.utils.helper_functions"
+PIPELINE_LOGGERS = (
+    "anomalib.pipelines.components.runners.serial",
+    "anomalib.pipelines.components.runners.parallel",
+    "anomalib.pipelines.components.base.pipeline",
+)
 THRESHOLD_LOGGER = "anomalib.metrics.threshold.f1_adaptive_threshold"
 
 
@@ -28,6 +37,27 @@ def register_models() -> None:
     only from the modules that ``ALLOWED_MODULES`` lists.
     """
     anomalib.models.ALLOWED_MODULES.add(MODULE)
+
+
+def give_components_to_configured_models() -> None:
+    """Let anomalib's ``get_model`` give components to a model whose configuration has arguments.
+
+    The tiled ensemble gives every model a pre-processor. ``get_model`` puts it among the arguments, in a container of
+    OmegaConf's that takes plain values only, unless it is told otherwise.
+    """
+    get_model = anomalib.models.get_model
+    if hasattr(get_model, "__wrapped__"):
+        return
+
+    @wraps(get_model)
+    def get_model_with_components(model: Any, *args: Any, **kwdargs: Any) -> AnomalibModule:  # noqa: ANN401
+        if isinstance(model, dict) and kwdargs:
+            model = OmegaConf.create(model, flags={"allow_objects": True})
+        return get_model(model, *args, **kwdargs)
+
+    for module in ("anomalib.models", TILED_ENSEMBLE_MODELS):
+        if module in sys.modules:  # who has imported the function has one of its own
+            sys.modules[module].get_model = get_model_with_components  # type: ignore[attr-defined]
 
 
 def register_datamodule(datamodule: type[AnomalibDataModule]) -> None:
@@ -99,6 +129,32 @@ def write_to_folder(trainer: pl.Trainer, folder: Path) -> None:
         folder: The folder.
     """
     trainer._default_root_dir = str(folder)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def failures_of_pipelines() -> Iterator[list[BaseException]]:
+    """Collect what fails in anomalib's pipelines, which say that something has, and go on.
+
+    They take the handlers of all loggers away, but not their filters.
+
+    Yields:
+        What has been raised so far, in order.
+    """
+    failures: list[BaseException] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is not None:
+            failures.append(record.exc_info[1])
+        return True
+
+    loggers = [logging.getLogger(name) for name in PIPELINE_LOGGERS]
+    for logger in loggers:
+        logger.addFilter(collect)
+    try:
+        yield failures
+    finally:
+        for logger in loggers:
+            logger.removeFilter(collect)
 
 
 class OncePerFit(logging.Filter):

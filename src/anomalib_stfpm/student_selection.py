@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 VAL_ERROR = "val_error"
 BEST_CHECKPOINT = "best.ckpt"
+TILE_CHECKPOINT = re.compile(r"model(\d+_\d+)")  # of anomalib's tiled ensemble, all of them in one folder
 
 _NORMAL = 0
 _NOT_OF_THE_STUDENT = ("model.teacher.", "evaluator.")
@@ -179,9 +181,12 @@ class StudentSelection(Callback):
             "held_out": self._held_out,
             "state_dict": student,
         }
-        folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+        callback = trainer.checkpoint_callback
+        folder = getattr(callback, "dirpath", None)
         if folder is not None:
-            trainer.save_checkpoint(Path(folder) / BEST_CHECKPOINT, weights_only=False)
+            place = TILE_CHECKPOINT.fullmatch(getattr(callback, "filename", None) or "")
+            name = f"best{place[1]}.ckpt" if place else BEST_CHECKPOINT
+            trainer.save_checkpoint(Path(folder) / name, weights_only=False)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the student kept into the model.

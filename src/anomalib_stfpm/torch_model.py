@@ -10,6 +10,7 @@ from torch import nn
 from .anomaly_map import AnomalyMap, MapContrast, MapSmoothing
 from .feature_pyramid import FeaturePyramid
 from .resize import enlarge
+from .tiling import check_tiler, tiled
 
 Pyramids = tuple[list[torch.Tensor], list[torch.Tensor]]
 
@@ -52,13 +53,24 @@ class StfpmModel(nn.Module):
         map_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.tiler: Tiler | None = None  # set by anomalib's TilerConfigurationCallback
+        self._tiler: Tiler | None = None
         self.teacher = FeaturePyramid(backbone, layers).requires_grad_(False).eval()
         self.student = FeaturePyramid(backbone, layers)
         self.anomaly_map = AnomalyMap(map_size)
         self.map_smoothing = MapSmoothing(map_smoothing)
         self.map_contrast = MapContrast(map_contrast)
         self.register_buffer("teacher_is_loaded", torch.tensor(False))
+
+    @property
+    def tiler(self) -> Tiler | None:
+        """What cuts pictures into tiles for the networks; anomalib's ``TilerConfigurationCallback`` sets it."""
+        return self._tiler
+
+    @tiler.setter
+    def tiler(self, tiler: Tiler | None) -> None:
+        if tiler is not None:
+            check_tiler(tiler, max(self.teacher.strides))
+        self._tiler = tiler
 
     def train(self, mode: bool = True) -> "StfpmModel":
         """Set the mode of the student; the teacher stays in eval mode.
@@ -121,10 +133,10 @@ class StfpmModel(nn.Module):
         return self._tiled(self.student, images)
 
     def _tiled(self, network: FeaturePyramid, images: torch.Tensor) -> list[torch.Tensor]:
-        if self.tiler is None:
-            pyramid: list[torch.Tensor] = network(images)
-            return pyramid
-        return [self.tiler.untile(features) for features in network(self.tiler.tile(images))]
+        if self.tiler is not None:
+            return tiled(self.tiler, network, images)
+        pyramid: list[torch.Tensor] = network(images)
+        return pyramid
 
     def predict(
         self,

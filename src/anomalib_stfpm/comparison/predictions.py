@@ -74,8 +74,8 @@ class Predictions(RawEvaluator):
 
     def on_test_batch_end(  # noqa: D417
         self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
+        trainer: pl.Trainer | None,
+        pl_module: pl.LightningModule | None,
         outputs: Any,  # noqa: ANN401
         batch: ImageBatch,
         *args: Any,  # noqa: ANN401
