@@ -108,7 +108,10 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         >>> from anomalib.data import MVTecAD
         >>> from anomalib.engine import Engine
         >>> from anomalib_stfpm import Stfpm
-        >>> Engine(max_epochs=30).train(Stfpm(), datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
+        >>> model = Stfpm(backbone="resnet18", layers=[1, 2], learning_rate=0.1)
+        >>> model.hparams["layers"]
+        ['layer1', 'layer2']
+        >>> Engine(max_epochs=30).train(model, datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
 
     Reference:
         Wang et al., Student-Teacher Feature Pyramid Matching for Anomaly Detection, BMVC 2021,

@@ -88,6 +88,16 @@ def compare(
         OSError: If the teacher's weights are missing or out of reach, or the output cannot be written.
         ValueError: If an argument is not valid, or ``output`` holds results of another configuration.
         KeyboardInterrupt: If the user interrupts it.
+
+    Example:
+        >>> from anomalib_stfpm.comparison import DEFAULT_MODELS
+        >>> layout = "anomalib_stfpm.data.MVTecLayout"
+        >>> data = {"screw": {"class_path": layout, "init_args": {"root": "pictures", "category": "screw"}}}
+        >>> record = compare(data, DEFAULT_MODELS, Conditions(max_epochs=6), Path("compared"))  # doctest: +SKIP
+        >>> compare(data, [], Conditions(), Path("compared"))
+        Traceback (most recent call last):
+        ...
+        ValueError: models must be at least one, with names that differ: got [].
     """
     runs = _runs(data, contestants, conditions, output, seeds)
     _check(runs, conditions)

@@ -60,6 +60,15 @@ def reproduce(
         ConnectionError: If the teacher's weights are out of reach.
         ValueError: If an argument is not valid, or ``output`` holds results of another configuration.
         KeyboardInterrupt: If the user interrupts it.
+
+    Example:
+        >>> from anomalib_stfpm.reproduction import authors_stfpm
+        >>> reproduce(authors_stfpm, Protocol(), Path("datasets/MVTecAD"), Path("results"), ["screw"])  # doctest: +SKIP
+        {}
+        >>> reproduce(authors_stfpm, Protocol(), Path("nowhere"), Path("results"))
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: 'nowhere' is not a folder: give the one that holds a folder for each category, ...
     """
     names = list(dict.fromkeys(categories or pictures.categories_in(root)))
     _check_names_and_seeds(names, seeds)
