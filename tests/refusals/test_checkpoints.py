@@ -172,6 +172,7 @@ def hostile_files(folder: Path, checkpoint: Path, ran: Path) -> dict[str, Path]:
 FORMS = ["whole", "inside", "arguments", "plain", "old", "swapped"]
 READERS: dict[str, Callable[[Path, Path], object]] = {
     "load_from_checkpoint": lambda path, _: Stfpm.load_from_checkpoint(path),
+    "load_from_checkpoint, told to": lambda path, _: Stfpm.load_from_checkpoint(path, weights_only=False),
     "Engine.test": lambda path, root: engine(path).test(Stfpm(), datamodule=layout(root), ckpt_path=path),
     "Engine.validate": lambda path, root: engine(path).validate(Stfpm(), datamodule=layout(root), ckpt_path=path),
     "Engine.predict": lambda path, root: engine(path).predict(
