@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -164,19 +163,6 @@ def write(folder: Path, results: Sequence[Mapping[str, Any]], missing: Mapping[s
     files.write_text(folder / RESULTS_FILE, finite_json.dumps(record))
     files.write_text(folder / "results.csv", _csv(rows))
     files.write_text(folder / "results.md", markdown(rows, missing))
-    return rows
-
-
-def read(folder: Path) -> list[Row]:
-    """Read the table that :func:`write` wrote.
-
-    Args:
-        folder: Where it was written.
-
-    Returns:
-        The table's rows.
-    """
-    rows: list[Row] = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))["table"]
     return rows
 
 
