@@ -1,4 +1,4 @@
-"""What is known of pictures so far, kept so that nothing of it is lost if the power fails."""
+"""What is known of pictures so far, kept so that an interrupted job goes on where it was, even after a power cut."""
 
 import csv
 import io
