@@ -156,6 +156,10 @@ def summarised(problems: Sequence[str]) -> str:
 
     Returns:
         The end of a sentence, without its full stop.
+
+    Example:
+        >>> summarised(["'a' is missing", "'b' is missing"])
+        "'a' is missing, and 1 more"
     """
     return problems[0] + (f", and {len(problems) - 1} more" if len(problems) > 1 else "")
 

@@ -32,6 +32,11 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         for every metric the mean over seeds, ``<metric>_std`` (over at least two seeds), ``<metric>_published`` and
         ``<metric>_difference`` (ours less published). What does not exist is ``None``. Each average is over the
         categories that have our figure, those of ``_published`` and ``_difference`` over the published ones among them.
+
+    Example:
+        >>> rows = table([{"category": "screw", "seed": 0, "metrics": {"image_AUROC": 0.9}}])
+        >>> rows[0]["image_AUROC_published"], round(rows[0]["image_AUROC_difference"], 4)
+        (0.894651, 0.0053)
     """
     categories = sorted({result["category"] for result in results})
     rows = [_row(category, [r for r in results if r["category"] == category]) for category in categories]
