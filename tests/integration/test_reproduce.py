@@ -24,7 +24,6 @@ from .conftest import HEARS_CONTROL_C, assert_same
 pytestmark = pytest.mark.integration
 
 METRICS = {"image_AUROC", "pixel_AUROC", "PublishedPRO", "AUPRO"}
-SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -249,12 +248,3 @@ def test_a_checkpoint_that_was_being_written_when_the_machine_stopped_is_not_gon
     assert "is damaged" in caplog.text
     assert "training starts again" in caplog.text
     assert sorted(path.name for path in run.iterdir()) == ["result.json", "student.ckpt"]
-
-
-@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the real pictures")
-def test_real_pictures_with_and_without_masks_run_through(tmp_path: Path) -> None:
-    given = ["--model.backbone", "tf_efficientnet_lite0", "--model.teacher_weights", "package"]
-    small = ["--model.input_size", "[64, 64]", "--protocol.max_epochs", "1", "--protocol.accelerator", "cpu"]
-    assert reproduce("--root", str(SHARED_DATA), "--output", str(tmp_path), *given, *small) == 0
-    runs = {run["category"]: set(run["metrics"]) for run in results(tmp_path)["runs"]}
-    assert runs == {"bottle": {"image_AUROC"}, "magnetic_tile": METRICS}
