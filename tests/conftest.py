@@ -54,6 +54,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+class Hostile:
+    """What makes a file when it is read as a pickle."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:  # noqa: D105  # what pickle asks for
+        return Path.touch, (self.made,)
+
+
 def write_picture(path: Path, seed: int, *, defect: bool = False) -> None:
     """Write a 64 x 64 colour picture of noise, with a white square in it if it is to have a defect."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Results of several seeds as Markdown."""
 
-from statistics import mean, stdev
+from collections.abc import Iterable
 from typing import Any
 
 from anomalib_stfpm.reproduction import report
@@ -15,14 +15,12 @@ def table(runs: Runs, latency: dict[str, float] | None = None) -> str:
     columns = ["", "seeds", *METRICS, "fit, s", *(["latency, ms"] if latency else [])]
     rows = [columns, ["---"] * len(columns)]
     for name, results in runs.items():
-        metrics = [_spread([result["metrics"].get(metric) for result in results]) for metric in METRICS]
-        rows.append([name, str(len(results)), *metrics, _spread([r.get("fit_seconds") for r in results], digits=0)])
+        metrics = [_spread(result["metrics"].get(metric) for result in results) for metric in METRICS]
+        rows.append([name, str(len(results)), *metrics, _spread((r.get("fit_seconds") for r in results), digits=0)])
         if latency:
             rows[-1].append(f"{latency[name]:.1f}")
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _spread(values: list[float | None], digits: int = 4) -> str:
-    known = [value for value in values if value is not None]
-    spread = stdev(known) if len(known) > 1 else None
-    return report.with_spread(mean(known) if known else None, spread, digits)
+def _spread(figures: Iterable[float | None], digits: int = 4) -> str:
+    return report.with_spread(*report.mean_and_spread(figures), digits)

@@ -77,6 +77,10 @@ def bytes_to_use(budget: int | None, processes: int = 1) -> int:
 
     Returns:
         A number of bytes.
+
+    Example:
+        >>> bytes_to_use(parse_budget("2 GB"), processes=4)
+        500000000
     """
     return (int(_SHARE_OF_FREE_MEMORY * free_memory()) if budget is None else budget) // processes
 

@@ -133,15 +133,8 @@ def read(
     if not Path(path).is_file():
         msg = f"'{path}' is not a file: give the checkpoint of a trained model, such as model.ckpt."
         raise FileNotFoundError(msg)
-    try:
-        with anomalib_safe_globals(extra=safe_globals):
-            checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except Exception as error:
-        msg = (
-            f"'{path}' is damaged or holds more than tensors and plain values, and is not read because that could run "
-            "code: give a checkpoint as training wrote it."
-        )
-        raise ValueError(msg) from error
+    with anomalib_safe_globals(extra=safe_globals):
+        checkpoint = load_safely(path, "give a checkpoint as training wrote it", map_location)
     if not isinstance(checkpoint, dict) or not all(key in checkpoint for key in _LIGHTNINGS):
         msg = f"'{path}' is not a checkpoint: a file that training wrote has {' and '.join(_LIGHTNINGS)}."
         raise ValueError(msg)
@@ -149,3 +142,31 @@ def read(
         msg = f"'{path}' is not a checkpoint: its state_dict holds no named tensors."
         raise ValueError(msg)
     return checkpoint
+
+
+def load_safely(
+    path: str | Path,
+    advice: str,
+    map_location: Any = "cpu",  # noqa: ANN401  # whatever torch.load takes
+) -> Any:  # noqa: ANN401
+    """Read a file that torch has saved, without running any code in it.
+
+    Args:
+        path: The file.
+        advice: What would be right, for the error.
+        map_location: See ``torch.load``.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: If it is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        msg = (
+            f"'{path}' is damaged or holds more than tensors and plain values, and is not read because that could run "
+            f"code: {advice}."
+        )
+        raise ValueError(msg) from error

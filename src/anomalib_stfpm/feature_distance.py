@@ -18,6 +18,10 @@ def normalised(features: torch.Tensor) -> torch.Tensor:
 
     Returns:
         Tensor of the same shape, of at least 32 bits: features of less are normalised in 32 bits.
+
+    Example:
+        >>> normalised(torch.tensor([3.0, 4.0]).reshape(1, 2, 1, 1)).flatten()
+        tensor([0.6000, 0.8000])
     """
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     # torch.nn.functional.normalize expands the norm, which an exported graph would carry out as a copy.
@@ -34,6 +38,11 @@ def squared_distance(normalised_teacher: torch.Tensor, student: torch.Tensor) ->
 
     Returns:
         Tensor of shape ``(N, H, W)``.
+
+    Example:
+        >>> teacher, student = (torch.tensor(vector).reshape(1, 2, 1, 1) for vector in ([1.0, 0.0], [0.0, 5.0]))
+        >>> squared_distance(teacher, student)
+        tensor([[[2.]]])
     """
     return (normalised_teacher - normalised(student)).square().sum(dim=1)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from typing import Any
 
 import timm
@@ -125,8 +126,7 @@ def available_levels(backbone: str) -> dict[str, int]:
         {'act1': 2, 'layer1': 4, 'layer2': 8, 'layer3': 16, 'layer4': 32}
     """
     backbone_config(backbone)
-    with torch.device("meta"):
-        return _levels(timm.create_model(backbone, pretrained=False))
+    return dict(_levels_by_name(backbone))
 
 
 def backbone_config(backbone: str) -> PretrainedCfg:
@@ -183,6 +183,13 @@ def resolve_layers(backbone: str, layers: Sequence[str | int] | None) -> list[st
         ['blocks.1', 'blocks.2']
     """
     return _resolve(backbone, available_levels(backbone), layers)
+
+
+@cache
+def _levels_by_name(backbone: str) -> dict[str, int]:
+    """Levels of a known backbone. timm says them only of a model that it has made, which takes a while."""
+    with torch.device("meta"):
+        return _levels(timm.create_model(backbone, pretrained=False))
 
 
 def _levels(model: Any) -> dict[str, int]:  # noqa: ANN401  a timm model, see FeaturePyramid.backbone

@@ -1,4 +1,4 @@
-"""JSON that every reader reads: without the NaN and Infinity that only some do."""
+"""JSON that every reader reads, without NaN and Infinity, and values of the kinds that it brings back."""
 
 import json
 import math
@@ -19,6 +19,23 @@ def dumps(value: Any) -> str:  # noqa: ANN401
         '{\n "score": null\n}\n'
     """
     return json.dumps(_finite(value), indent=1, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Turn a value into what JSON would bring back.
+
+    Args:
+        value: Mappings, sequences, texts, numbers and anything else, which becomes its text.
+
+    Returns:
+        Dictionaries, lists, texts and numbers.
+
+    Example:
+        >>> from pathlib import PurePosixPath
+        >>> plain({"root": PurePosixPath("pictures"), "size": (64, 96)})
+        {'root': 'pictures', 'size': [64, 96]}
+    """
+    return json.loads(json.dumps(value, default=str))
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401

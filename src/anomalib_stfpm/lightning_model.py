@@ -112,7 +112,10 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         >>> from anomalib.data import MVTecAD
         >>> from anomalib.engine import Engine
         >>> from anomalib_stfpm import Stfpm
-        >>> Engine(max_epochs=30).train(Stfpm(), datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
+        >>> model = Stfpm(backbone="resnet18", layers=[1, 2], learning_rate=0.1)
+        >>> model.hparams["layers"]
+        ['layer1', 'layer2']
+        >>> Engine(max_epochs=30).train(model, datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
 
     Reference:
         Wang et al., Student-Teacher Feature Pyramid Matching for Anomaly Detection, BMVC 2021,
@@ -369,13 +372,24 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> "Stfpm":  # noqa: ANN401
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,  # noqa: ANN401
+        map_location: Any = None,  # noqa: ANN401  # whatever torch.load takes
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> "Stfpm":
         """Make a model from a checkpoint, see anomalib's ``AnomalibModule.load_from_checkpoint``.
 
         Args:
             checkpoint_path: The file.
-            args: Further arguments of anomalib's.
-            kwargs: Further arguments of anomalib's.
+            map_location: See anomalib's.
+            hparams_file: See anomalib's.
+            strict: See anomalib's.
+            weights_only: Not used for a file on a disk, no code in which runs.
+            kwargs: Arguments that replace those of the checkpoint.
 
         Returns:
             The model.
@@ -384,9 +398,15 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
             FileNotFoundError: If there is no such file.
             ValueError: If the file is damaged, holds more than tensors and plain values, or is of another model.
         """
-        if not checkpoint_file.is_remote(checkpoint_path):
-            checkpoint_file.read(checkpoint_path, safe_globals=cls.checkpoint_safe_globals())
-        model: Any = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        is_local = not checkpoint_file.is_remote(checkpoint_path)
+        try:
+            model: Any = super().load_from_checkpoint(
+                checkpoint_path, map_location, hparams_file, strict, weights_only or is_local, **kwargs
+            )
+        except Exception:
+            if is_local:
+                checkpoint_file.read(checkpoint_path, safe_globals=cls.checkpoint_safe_globals())
+            raise
         return model  # type: ignore[no-any-return]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401

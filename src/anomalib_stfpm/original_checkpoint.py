@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 
 from anomalib_stfpm_deploy import files
 
-from . import teacher_weights
+from . import checkpoint_file, teacher_weights
 from .lightning_model import PAPER_BACKBONE, Stfpm
 
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -108,11 +108,4 @@ def _read(path: Path) -> Any:  # noqa: ANN401
     if not path.is_file():
         msg = f"'{path}' is not a file: give a student that the authors published, best.pth.tar."
         raise FileNotFoundError(msg)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        msg = (
-            f"'{path}' is damaged or holds more than tensors and plain values, and is not read because that could run "
-            "code: give the file as the authors published it."
-        )
-        raise ValueError(msg) from error
+    return checkpoint_file.load_safely(path, "give the file as the authors published it")

@@ -51,6 +51,10 @@ def flat(transform: Any) -> Iterator[Transform]:  # noqa: ANN401  # torchvision 
 
     Yields:
         The transforms that it is composed of, in their order.
+
+    Example:
+        >>> [type(part).__name__ for part in flat(Compose([Compose([Resize(64)]), Resize(32)]))]
+        ['Resize', 'Resize']
     """
     if type(transform) is Compose:  # one of another type may do something else
         for part in transform.transforms:
@@ -67,6 +71,10 @@ def fixed_size(transform: Transform | None) -> tuple[int, int] | None:
 
     Returns:
         Height and width in pixels; ``None`` if they are not resized, or to a size that depends on the picture.
+
+    Example:
+        >>> fixed_size(Compose([Resize((64, 96))])), fixed_size(Resize(64))
+        ((64, 96), None)
     """
     resizes = [part for part in flat(transform) if isinstance(part, Resize)]
     return _pair(resizes[-1]) if resizes else None

@@ -44,6 +44,10 @@ def enlarge(maps: torch.Tensor, size: tuple[int, int] | torch.Size) -> torch.Ten
 
     Returns:
         Maps of shape ``(N, 1, *size)``.
+
+    Example:
+        >>> enlarge(torch.tensor([[[[0.0, 4.0]]]]), (1, 4)).flatten()
+        tensor([0., 1., 3., 4.])
     """
     height, width = size
     known = all(isinstance(length, int) for length in (*maps.shape[-2:], height, width))

@@ -24,6 +24,10 @@ def one_cycle(progress: float) -> float:
     Returns:
         The share, from 0 to 1.
 
+    Example:
+        >>> [round(one_cycle(progress), 3) for progress in (0, 0.15, 0.3, 0.65, 1)]
+        [0.04, 0.52, 1.0, 0.5, 0.0]
+
     Reference:
         Smith and Topin, Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates, 2018,
         https://arxiv.org/abs/1708.07120

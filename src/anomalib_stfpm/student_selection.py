@@ -45,7 +45,7 @@ class StudentSelection(Callback):
         self._warnings = OncePerFit()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find the held-out normal pictures.
+        """Find the held-out normal pictures, and let anomalib say only once that they are normal.
 
         Args:
             trainer: The trainer.
@@ -100,6 +100,16 @@ class StudentSelection(Callback):
                 "val_split_mode to from_train and its val_split_ratio to 0.2."
             )
 
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to measure the validation error.
+
+        Args:
+            trainer: The trainer.
+            pl_module: The model.
+        """
+        del trainer
+        self._error, self._pictures = torch.zeros((), device=pl_module.device), 0
+
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -130,16 +140,6 @@ class StudentSelection(Callback):
         if len(normal_maps):
             self._error += normal_maps.float().mean() * len(normal_maps)
             self._pictures += len(normal_maps)
-
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin to measure the validation error.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The model.
-        """
-        del trainer
-        self._error, self._pictures = torch.zeros((), device=pl_module.device), 0
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the validation error, which all processes of a distributed training have measured together.

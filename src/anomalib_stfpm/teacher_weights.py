@@ -149,15 +149,19 @@ def expected_shapes(backbone: str) -> dict[str, torch.Size]:
 
 
 def summarised(problems: Sequence[str]) -> str:
-    """Name the first of several differences and the number of the others.
+    """Name the first of several differences, and say how many more there are.
 
     Args:
         problems: At least one difference.
 
     Returns:
         The end of a sentence, without its full stop.
+
+    Example:
+        >>> summarised(["'a' is missing", "'b' is missing"])
+        "'a' is missing, and 1 more"
     """
-    return problems[0] + (f", and {len(problems) - 1} more differences" if len(problems) > 1 else "")
+    return problems[0] + (f", and {len(problems) - 1} more" if len(problems) > 1 else "")
 
 
 def differences(expected: Mapping[str, Sequence[int]], given: Mapping[str, Sequence[int]]) -> str:
@@ -172,7 +176,7 @@ def differences(expected: Mapping[str, Sequence[int]], given: Mapping[str, Seque
 
     Example:
         >>> differences({"weight": (3,)}, {"weight": (4,), "bias": (1,)})
-        "'weight' has shape (4,) instead of (3,), and 1 more differences"
+        "'weight' has shape (4,) instead of (3,), and 1 more"
     """
     problems = [
         *(

@@ -55,6 +55,10 @@ def colour(found: Levels) -> Picture:
 
     Returns:
         A picture of shape ``(H, W, 3)``, red first.
+
+    Example:
+        >>> colour(np.array([[0, 255]], np.uint8)).tolist()
+        [[[0, 0, 128], [128, 0, 0]]]
     """
     coloured: Any = cv2.cvtColor(cv2.applyColorMap(found, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     return coloured  # type: ignore[no-any-return]
@@ -85,6 +89,10 @@ def as_picture(pixels: Pixels) -> Picture:
 
     Returns:
         It, of shape ``(H, W, 3)``.
+
+    Example:
+        >>> as_picture(np.ones((1, 3, 64, 96), np.float32)).shape
+        (64, 96, 3)
     """
     picture: Any = cv2.merge([cv2.convertScaleAbs(channel, alpha=255) for channel in pixels[0]])
     return picture  # type: ignore[no-any-return]
@@ -130,13 +138,17 @@ def as_png(picture: Picture) -> bytes:
 
 
 def heat_map_as_png(found: Levels) -> bytes:
-    """Encode the heat map of a map's levels, in a third of the time and the bytes that three channels take.
+    r"""Encode the heat map of a map's levels, in a third of the time and the bytes that three channels take.
 
     Args:
         found: Levels of shape ``(H, W)``.
 
     Returns:
         What ``colour`` makes of them, as PNG with a palette.
+
+    Example:
+        >>> heat_map_as_png(np.zeros((8, 8), np.uint8))[:4]
+        b'\x89PNG'
     """
     _, encoded = cv2.imencode(".png", found, _PNG)
     grey = encoded.tobytes()

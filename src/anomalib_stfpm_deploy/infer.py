@@ -106,6 +106,14 @@ def find_pictures(inputs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
     Raises:
         FileNotFoundError: If an input does not exist, or no picture is found.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in ("2.png", "1.jpg", "readme.txt"):
+        ...         Path(folder, name).touch()
+        ...     [name for name, _ in find_pictures([Path(folder)])]
+        ['1.jpg', '2.png']
     """
     names: set[str] = set()
     for given in inputs:

@@ -30,6 +30,10 @@ class Prediction:
         score: Image score; from 0 to 1 with the threshold at 0.5, if the model was exported with thresholds.
         is_anomalous: Whether the score is above the threshold; ``None`` for a model without thresholds.
         anomaly_map: Anomaly map of shape ``(H, W)``, with values as the score's.
+
+    Example:
+        >>> Prediction(score=0.7, is_anomalous=True, anomaly_map=np.zeros((64, 64), np.float32)).is_anomalous
+        True
     """
 
     score: float
@@ -142,6 +146,10 @@ def files_of(path: Path) -> list[Path]:
 
     Returns:
         The file, and the one with the weights; those of an ONNX model may be in its file.
+
+    Example:
+        >>> [path.name for path in files_of(Path("exported/model.xml"))]
+        ['model.xml', 'model.bin']
     """
     weights = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
     return [path, weights] if path.suffix == ".xml" or weights.is_file() else [path]
@@ -155,6 +163,14 @@ def digest_of(path: Path) -> str:
 
     Returns:
         SHA-256 of its files, as hexadecimal digits.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "model.onnx")
+        ...     _ = path.write_bytes(b"all of it")
+        ...     digest_of(path)[:8]
+        '07630777'
     """
     digest = hashlib.sha256()
     for part in files_of(path):

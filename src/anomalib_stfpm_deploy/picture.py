@@ -19,7 +19,15 @@ _TIFF = (b"II*\x00", b"MM\x00*")
 
 
 class UnreadablePictureError(ValueError):
-    """A file is not a picture, or not a whole one."""
+    """A file is not a picture, or not a whole one.
+
+    Example:
+        >>> try:
+        ...     read_picture("nothing.png")
+        ... except UnreadablePictureError as error:
+        ...     print(f"nothing.png is left out: {error}")
+        nothing.png is left out: it cannot be read (No such file or directory)
+    """
 
 
 def read_picture(path: Path | str) -> Picture:

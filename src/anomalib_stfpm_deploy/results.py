@@ -1,4 +1,4 @@
-"""What is known of pictures so far, kept so that nothing of it is lost if the power fails."""
+"""What is known of pictures so far, kept so that an interrupted job goes on where it was, even after a power cut."""
 
 import csv
 import io
@@ -49,6 +49,14 @@ class Results:
     Raises:
         ValueError: If the folder holds results that were made with something else, or files that are no results.
         OSError: If the folder cannot be written to.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     results = Results(Path(folder), {"model": "of today"})
+        ...     results.add(Result("1.png", "10 bytes", score=0.25))
+        ...     results.is_known("1.png", "10 bytes"), [result.score for result in results.finish(["1.png"])]
+        (True, [0.25])
     """
 
     def __init__(self, folder: Path, made_with: dict[str, Any]) -> None:

@@ -125,11 +125,11 @@ def time_models(
     """
     both = [(model, precision) for model in models for precision in precisions]
     networks = [Network(model, precision, LATENCY) for model, precision in both]
-    latencies = _latencies(networks, rounds)
+    milliseconds = latencies(networks, rounds)
     throughputs = _throughputs([Network(model, precision, THROUGHPUT) for model, precision in both], seconds)
     timings = []
-    for network, milliseconds, throughput in zip(networks, latencies, throughputs, strict=True):
-        median, p95, p99 = (float(np.percentile(milliseconds, share)) for share in (50, 95, 99))
+    for network, times, throughput in zip(networks, milliseconds, throughputs, strict=True):
+        median, p95, p99 = (float(np.percentile(times, share)) for share in (50, 95, 99))
         timings.append(
             Timing(
                 model=str(network.path),
@@ -178,7 +178,16 @@ def _short(paths: Sequence[str]) -> list[str]:
     return [Path(*part[shared:]).as_posix() for part in parts]
 
 
-def _latencies(networks: Sequence[Network], rounds: int) -> list[list[float]]:
+def latencies(networks: Sequence[Network], rounds: int) -> list[list[float]]:
+    """Time networks in turns, one picture at a time.
+
+    Args:
+        networks: The networks.
+        rounds: Number of turns that each gets, after one that does not count.
+
+    Returns:
+        For each network, the milliseconds that every picture took.
+    """
     inputs = [noise(network) for network in networks]
     requests = [network.compiled.create_infer_request() for network in networks]
     times: list[list[float]] = [[] for _ in networks]

@@ -175,6 +175,18 @@ def test_a_checkpoint_needs_neither_hub_nor_file_nor_arguments(
     assert "The checkpoint was trained with layers=['layer1', 'layer2'], map_size=(20, 20)" in caplog.text
 
 
+def test_a_checkpoint_is_read_once(trained: tuple[Path, dict[str, float]], monkeypatch: pytest.MonkeyPatch) -> None:
+    load, reads = torch.load, []
+
+    def counted(file: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        reads.append(file)
+        return load(file, *args, **kwargs)
+
+    monkeypatch.setattr(torch, "load", counted)
+    Stfpm.load_from_checkpoint(trained[0])
+    assert len(reads) == 1
+
+
 def test_a_checkpoint_does_not_say_what_to_measure(
     trained: tuple[Path, dict[str, float]], datamodule: MVTecAD, tmp_path: Path
 ) -> None:

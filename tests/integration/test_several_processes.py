@@ -162,11 +162,7 @@ def test_trainings_that_start_at_the_same_moment_get_folders_of_their_own(tmp_pa
 
 
 def test_a_second_command_in_one_folder_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
-    holding = (
-        "import sys, time; from pathlib import Path; from anomalib_stfpm_deploy.one_at_a_time import one_at_a_time"
-    )
-    holding += "\nwith one_at_a_time(Path(sys.argv[1])): print('at work', flush=True); time.sleep(600)"
-    first = subprocess.Popen([sys.executable, "-c", holding, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline() == "at work\n"
     model = trained_for_a_step("resnet18", (64, 64)).to_openvino(tmp_path / "model")

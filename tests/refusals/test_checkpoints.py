@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from anomalib_stfpm import Stfpm, import_checkpoint, teacher_weights
 from anomalib_stfpm.data import MVTecLayout
-from tests.conftest import random_weights
+from tests.conftest import Hostile, random_weights
 from tests.integration.conftest import quiet_engine
 
 from .harness import Run, assert_refused, in_this_process, refused, untouched
@@ -26,16 +26,6 @@ CODE_MAY_RUN = "is damaged or holds more than tensors and plain values, and is n
 WEIGHTS_MAY_RUN = "is damaged or holds more than tensors, and is not read because that could run code"
 
 Change = Callable[[dict[str, Any]], Any]
-
-
-class Hostile:
-    """What makes a file when it is read as a pickle."""
-
-    def __init__(self, made: Path) -> None:
-        self.made = made
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:  # noqa: D105  # what pickle asks for
-        return Path.touch, (self.made,)
 
 
 def with_hyper_parameters(**changes: Any) -> Change:  # noqa: ANN401
@@ -172,6 +162,7 @@ def hostile_files(folder: Path, checkpoint: Path, ran: Path) -> dict[str, Path]:
 FORMS = ["whole", "inside", "arguments", "plain", "old", "swapped"]
 READERS: dict[str, Callable[[Path, Path], object]] = {
     "load_from_checkpoint": lambda path, _: Stfpm.load_from_checkpoint(path),
+    "load_from_checkpoint, told to": lambda path, _: Stfpm.load_from_checkpoint(path, weights_only=False),
     "Engine.test": lambda path, root: engine(path).test(Stfpm(), datamodule=layout(root), ckpt_path=path),
     "Engine.validate": lambda path, root: engine(path).validate(Stfpm(), datamodule=layout(root), ckpt_path=path),
     "Engine.predict": lambda path, root: engine(path).predict(

@@ -67,9 +67,9 @@ VERBS = [
     ("compare --config nothing.yaml", 'Parser key "config": File does not exist:'),
     ("compare --config config.yaml", "while parsing a flow sequence"),
     ("compare --data anomalib.models.Padim", "Given value: anomalib.models.Padim"),
-    (f"{COMPARE} --models os.system", "'os.system' is not the class path of a AnomalibModule"),
+    (f"{COMPARE} --models os.system", "'os.system' is not the class path of an AnomalibModule"),
     (f"{COMPARE} --models anomalib.models.Nothing", "'anomalib.models.Nothing' is not the class path of a"),
-    (f"{COMPARE} --models '[1, 2]'", "'[1, 2]' is not the class path of a AnomalibModule"),
+    (f"{COMPARE} --models '[1, 2]'", "'[1, 2]' is not the class path of an AnomalibModule"),
     (f"{COMPARE} --models '{{class_path: anomalib.models.Padim, epochs: 3}}'", "'epochs' is not known in"),
     (f"{COMPARE} --models '{{name: Padim}}'", "class_path is missing in"),
     (

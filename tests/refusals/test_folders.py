@@ -21,12 +21,12 @@ from anomalib_stfpm.verbs.reproduce import main as reproduce
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.infer import HEAT_MAPS
 from anomalib_stfpm_deploy.results import Result, Results
+from tests.conftest import Hostile
 from tests.integration.conftest import full_disk
 from tests.unit.comparison.records import measured
 from tests.unit.test_original_checkpoint import publish, random_resnet
 
 from .harness import Run, assert_refused, files_below, refused, untouched
-from .test_checkpoints import Hostile
 
 pytestmark = pytest.mark.integration
 

@@ -60,6 +60,11 @@ def test_available_levels_are_named_with_their_strides() -> None:
     assert available_levels("convnext_tiny") == {"stages.0": 4, "stages.1": 8, "stages.2": 16, "stages.3": 32}
 
 
+def test_levels_that_a_caller_changes_are_its_own() -> None:
+    available_levels("resnet18").clear()
+    assert list(available_levels("resnet18")) == ["act1", "layer1", "layer2", "layer3", "layer4"]
+
+
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [

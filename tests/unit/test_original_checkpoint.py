@@ -1,6 +1,5 @@
 """Students of the authors become checkpoints that give the same maps, and nothing else does."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch.nn.functional import interpolate, normalize
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.original_checkpoint import import_checkpoint
+from tests.conftest import Hostile
 
 
 def sequential(network: nn.Module) -> nn.Sequential:
@@ -88,17 +88,6 @@ def test_a_student_without_its_unused_part_is_read_too(teacher: tuple[nn.Module,
         assert torch.equal(part.model.student.state_dict()[key], value)
 
 
-class RunsCode:
-    """What unpickles into a call."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        """Make a folder."""
-        return os.mkdir, (str(self.path),)
-
-
 def without(path: Path, key: str) -> None:
     published = torch.load(path, weights_only=True)
     del published["state_dict"][key]
@@ -115,7 +104,7 @@ DAMAGES: dict[str, tuple[Any, str]] = {
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "is damaged"),
     "empty": (lambda path: path.write_bytes(b""), "is damaged"),
     "text": (lambda path: path.write_text("not a checkpoint"), "is damaged"),
-    "code": (lambda path: torch.save({"state_dict": {}, "x": RunsCode(path.parent / "ran")}, path), "could run code"),
+    "code": (lambda path: torch.save({"state_dict": {}, "x": Hostile(path.parent / "ran")}, path), "could run code"),
     "a list": (lambda path: torch.save([1, 2], path), "has no tensors under 'state_dict'"),
     "no student": (lambda path: torch.save({"category": "carpet"}, path), "has no tensors under 'state_dict'"),
     "no tensors": (lambda path: torch.save({"state_dict": {"a": 1}}, path), "has no tensors under 'state_dict'"),

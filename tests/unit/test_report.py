@@ -83,7 +83,6 @@ def test_markdown_csv_and_json_agree(tmp_path: Path) -> None:
             assert cells[metric] == ("" if row[metric] is None else str(row[metric]))
     record = json.loads((tmp_path / "results.json").read_text())
     assert record == {"table": rows, "missing": {"carpet": "there is no folder 'x'"}, "runs": RESULTS}
-    assert report.read(tmp_path) == rows
 
 
 def test_without_results_there_is_a_table_without_rows(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from anomalib_stfpm import teacher_weights
-from tests.conftest import BACKBONE, random_weights
+from tests.conftest import BACKBONE, Hostile, random_weights
 
 Save = Callable[[dict[str, torch.Tensor], Path], object]
 
@@ -56,13 +56,10 @@ def test_a_larger_backbone_does_not_take_a_smaller_ones_weights(tmp_path: Path) 
 
 
 def test_a_file_that_wants_to_run_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
-    class Malicious:
-        def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-            return Path.touch, (tmp_path / "it ran",)
-
-    torch.save({"state_dict": Malicious()}, tmp_path / "malicious.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious()))
-    for name in ("malicious.pth", "plain.pth"):
+    hostile = Hostile(tmp_path / "it ran")
+    torch.save({"state_dict": hostile}, tmp_path / "hostile.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(hostile))
+    for name in ("hostile.pth", "plain.pth"):
         with pytest.raises(ValueError, match="could run code"):
             teacher_weights.read(BACKBONE, tmp_path / name)
     assert not (tmp_path / "it ran").exists()

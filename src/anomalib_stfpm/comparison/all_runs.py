@@ -15,7 +15,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from anomalib_stfpm import environment, teacher_weights
+from anomalib_stfpm import environment, finite_json, teacher_weights
 from anomalib_stfpm.output_folder import read_json, remember_configuration
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.network import precisions_of_this_machine
@@ -88,17 +88,27 @@ def compare(
         OSError: If the teacher's weights are missing or out of reach, or the output cannot be written.
         ValueError: If an argument is not valid, or ``output`` holds results of another configuration.
         KeyboardInterrupt: If the user interrupts it.
+
+    Example:
+        >>> from anomalib_stfpm.comparison import DEFAULT_MODELS
+        >>> layout = "anomalib_stfpm.data.MVTecLayout"
+        >>> data = {"screw": {"class_path": layout, "init_args": {"root": "pictures", "category": "screw"}}}
+        >>> record = compare(data, DEFAULT_MODELS, Conditions(max_epochs=6), Path("compared"))  # doctest: +SKIP
+        >>> compare(data, [], Conditions(), Path("compared"))
+        Traceback (most recent call last):
+        ...
+        ValueError: models must be at least one, with names that differ: got [].
     """
     runs = _runs(data, contestants, conditions, output, seeds)
     _check(runs, conditions)
     kept = {name: value for name, value in asdict(conditions).items() if name not in _NOT_REMEMBERED}
-    remember_configuration(output, _plain({"conditions": kept, "seed_exported": seeds[0]}))
+    remember_configuration(output, finite_json.plain({"conditions": kept, "seed_exported": seeds[0]}))
     for category, of_category in data.items():
-        remember_configuration(output / _as_file_name(category), _plain(of_category))
+        remember_configuration(output / _as_file_name(category), finite_json.plain(of_category))
     for run in runs:
-        remember_configuration(run.folder, _plain(asdict(run.job.contestant)))
+        remember_configuration(run.folder, finite_json.plain(asdict(run.job.contestant)))
     unreadable = {category: problem for category in data if (problem := _problem_of_pictures(data[category]))}
-    about = _plain(
+    about = finite_json.plain(
         {
             "data": dict(data),
             "conditions": asdict(conditions),
@@ -157,7 +167,7 @@ def _runs(
             category,
             output,
             Path(_as_file_name(category), _as_file_name(contestant.name), f"seed_{seed}"),
-            Job(contestant, conditions, _plain(of_category), seed, exports=seed == seeds[0]),
+            Job(contestant, conditions, finite_json.plain(of_category), seed, exports=seed == seeds[0]),
         )
         for category, of_category in data.items()
         for seed in seeds
@@ -287,8 +297,3 @@ def _line(run: _Run) -> str:
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "It said nothing"
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """In values that JSON knows."""
-    return json.loads(json.dumps(value, default=str))

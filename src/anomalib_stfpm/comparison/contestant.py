@@ -146,7 +146,7 @@ def class_of(class_path: str, base: type = AnomalibModule) -> type:
     except (ImportError, AttributeError, ValueError):
         found = None
     if not (isinstance(found, type) and issubclass(found, base)):
-        msg = f"'{class_path}' is not the class path of a {base.__name__}, as anomalib.models.Padim is of a model."
+        msg = f"'{class_path}' is not the class path of an {base.__name__}, as anomalib.models.Padim is of a model."
         raise ValueError(msg)
     return found
 

@@ -23,7 +23,6 @@ def page(record: Mapping[str, Any], output: Path) -> str:
 
     Args:
         record: What :func:`anomalib_stfpm.comparison.record.record` has made.
-
         output: The folder that holds the runs' folders.
 
     Returns:

@@ -200,12 +200,12 @@ def _export_float(
         there: Any = predicted(compiled, held_out)
         with torch.inference_mode():
             picture = torch.from_numpy(held_out.picture)
-            here = _before_clamping(model, picture) if is_clamped else model(picture).pred_score
+            here = _unclamped_score(model, picture) if is_clamped else model(picture).pred_score
         differences.append(float((here - there.pred_score).abs().max() / here.abs().max().clamp_min(1)))
     return {**_files(path, folder), "score_difference": max(differences)}
 
 
-def _before_clamping(model: Any, picture: torch.Tensor) -> torch.Tensor:  # noqa: ANN401  # see above
+def _unclamped_score(model: Any, picture: torch.Tensor) -> torch.Tensor:  # noqa: ANN401  # see above
     """Normalise a score as the exported model does, but not to 0 to 1, where all that lies beyond would agree."""
     score = model.model(picture if model.pre_processor is None else model.pre_processor(picture)).pred_score
     processor = model.post_processor

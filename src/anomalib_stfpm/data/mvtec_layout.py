@@ -31,8 +31,15 @@ class MVTecLayout(Folder):
         ValueError: If ``root`` or ``category`` is no path, or some defective pictures have no mask.
 
     Example:
+        >>> from tempfile import TemporaryDirectory
         >>> from anomalib_stfpm.data import MVTecLayout
-        >>> datamodule = MVTecLayout(root="pictures", category="screw")  # doctest: +SKIP
+        >>> from anomalib_stfpm.data.texture_demo import write_category
+        >>> with TemporaryDirectory() as folder:
+        ...     pictures = write_category(Path(folder), "brick")
+        ...     datamodule = MVTecLayout(root=folder, category="brick")
+        ...     datamodule.setup()
+        >>> len(datamodule.train_data), len(datamodule.test_data)
+        (60, 52)
     """
 
     def __init__(

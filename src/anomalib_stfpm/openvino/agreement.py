@@ -107,6 +107,17 @@ def measure_agreement(
 
     Raises:
         ValueError: If there are fewer than two pictures.
+
+    Example:
+        >>> import numpy as np
+        >>> from openvino import opset13
+        >>> picture = opset13.parameter([1, 3, 8, 8], np.float32)
+        >>> model = openvino.Model([opset13.reduce_max(picture, [1, 2, 3])], [picture])
+        >>> model.output(0).set_names({"pred_score"})
+        >>> pictures = np.random.default_rng(0).random((3, 1, 3, 8, 8), dtype=np.float32)
+        >>> agreement = measure_agreement(model, model.clone(), [HeldOut(one, None, None) for one in pictures])
+        >>> agreement.pictures, round(agreement.score_correlation, 3)
+        (3, 1.0)
     """
     compiled = [
         openvino.compile_model(before_clamping(model), "CPU", _IN_32_BITS) for model in (float_model, quantized_model)

@@ -47,6 +47,16 @@ class PicturesOf:
         datamodule: The datamodule.
         transform: What the model pre-processes pictures with.
         model: The exported model.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from anomalib_stfpm.data import TextureDemo
+        >>> picture = openvino.opset13.parameter([1, 3, 64, 96], np.float32)
+        >>> model = openvino.Model([openvino.opset13.relu(picture)], [picture])
+        >>> with TemporaryDirectory() as folder:
+        ...     pictures = PicturesOf(TextureDemo(folder), None, model)
+        ...     next(pictures.test()).picture.shape
+        (1, 3, 64, 96)
     """
 
     def __init__(self, datamodule: AnomalibDataModule, transform: Transform | None, model: openvino.Model) -> None:

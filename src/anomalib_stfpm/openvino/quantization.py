@@ -42,6 +42,18 @@ def quantize(model: openvino.Model, pictures: Sequence[Picture]) -> openvino.Mod
 
     Returns:
         A model of the same inputs and outputs.
+
+    Example:
+        >>> from contextlib import redirect_stdout
+        >>> from openvino import opset13
+        >>> picture = opset13.parameter([1, 3, 8, 8], np.float32)
+        >>> weights = np.full((4, 3, 1, 1), 0.5, np.float32)
+        >>> features = opset13.convolution(picture, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+        >>> model = openvino.Model([features], [picture])
+        >>> with redirect_stdout(None):  # NNCF shows its progress
+        ...     quantized = quantize(model, [np.ones((1, 3, 8, 8), np.float32)])
+        >>> "FakeQuantize" in {operation.get_type_name() for operation in quantized.get_ops()}
+        True
     """
     quantized: openvino.Model = nncf.quantize(
         model, nncf.Dataset(pictures), advanced_parameters=_all_that_was_seen(), **_options(model, pictures)
@@ -68,6 +80,24 @@ def quantize_with_accuracy_control(
 
     Returns:
         A model of the same inputs and outputs.
+
+    Example:
+        >>> from contextlib import redirect_stdout
+        >>> from anomalib.metrics import AUROC
+        >>> from openvino import opset13
+        >>> picture = opset13.parameter([1, 3, 8, 8], np.float32)
+        >>> weights = np.full((4, 3, 1, 1), 0.5, np.float32)
+        >>> features = opset13.convolution(picture, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+        >>> model = openvino.Model([opset13.reduce_max(features, [1, 2, 3])], [picture])
+        >>> model.output(0).set_names({"pred_score"})
+        >>> good, bad = (np.full((1, 3, 8, 8), value, np.float32) for value in (0.1, 0.9))
+        >>> validation = [HeldOut(good, label=False, mask=None), HeldOut(bad, label=True, mask=None)]
+        >>> with redirect_stdout(None):  # NNCF shows its progress
+        ...     quantized = quantize_with_accuracy_control(
+        ...         model, [good, bad], validation, AUROC(fields=["pred_score", "gt_label"]), max_drop=0.01
+        ...     )
+        >>> "FakeQuantize" in {operation.get_type_name() for operation in quantized.get_ops()}
+        True
     """
 
     def measure(candidate: Any, held_out: Iterable[HeldOut]) -> float:  # noqa: ANN401  # a compiled model
@@ -96,6 +126,17 @@ def compress_weights(model: openvino.Model) -> openvino.Model:
 
     Returns:
         A model of the same inputs and outputs.
+
+    Example:
+        >>> from contextlib import redirect_stdout
+        >>> from openvino import opset13
+        >>> picture = opset13.parameter([1, 3, 8, 8], np.float32)
+        >>> weights = np.full((4, 3, 1, 1), 0.5, np.float32)
+        >>> features = opset13.convolution(picture, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+        >>> with redirect_stdout(None):  # NNCF shows its progress
+        ...     compressed = compress_weights(openvino.Model([features], [picture]))
+        >>> {operation.get_element_type().to_string() for operation in compressed.get_ops()} >= {"u8"}
+        True
     """
     behind = nncf.IgnoredScope(names=_behind_the_networks(model.get_ordered_ops()))
     compressed: openvino.Model = nncf.compress_weights(model, ignored_scope=behind)

@@ -22,8 +22,7 @@ from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.output_folder import remember_configuration
 from anomalib_stfpm_deploy import files
 
-from . import category as pictures
-from . import report
+from . import category, report
 from .protocol import Protocol
 from .run import RESULT_FILE, configuration, read_result, run
 
@@ -60,8 +59,17 @@ def reproduce(
         ConnectionError: If the teacher's weights are out of reach.
         ValueError: If an argument is not valid, or ``output`` holds results of another configuration.
         KeyboardInterrupt: If the user interrupts it.
+
+    Example:
+        >>> from anomalib_stfpm.reproduction import authors_stfpm
+        >>> reproduce(authors_stfpm, Protocol(), Path("datasets/MVTecAD"), Path("results"), ["screw"])  # doctest: +SKIP
+        {}
+        >>> reproduce(authors_stfpm, Protocol(), Path("nowhere"), Path("results"))
+        Traceback (most recent call last):
+        ...
+        FileNotFoundError: 'nowhere' is not a folder: give the one that holds a folder for each category, ...
     """
-    names = list(dict.fromkeys(categories or pictures.categories_in(root)))
+    names = list(dict.fromkeys(categories or category.categories_in(root)))
     _check_names_and_seeds(names, seeds)
     model = make_model()
     folders = {(name, seed): output / name / f"seed_{seed}" for name in names for seed in dict.fromkeys(seeds)}
@@ -71,7 +79,7 @@ def reproduce(
     remember_configuration(output, {"root": str(root.resolve()), **configuration(model, protocol)})
     missing: dict[str, str] = {}
     for name in dict.fromkeys(name for name, _ in unfinished):
-        if problem := pictures.problem(root / name):
+        if problem := category.problem(root / name):
             missing[name] = problem
 
     with _progress() as progress:

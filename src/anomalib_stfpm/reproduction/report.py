@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,11 @@ def table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
         for every metric the mean over seeds, ``<metric>_std`` (over at least two seeds), ``<metric>_published`` and
         ``<metric>_difference`` (ours less published). What does not exist is ``None``. Each average is over the
         categories that have our figure, those of ``_published`` and ``_difference`` over the published ones among them.
+
+    Example:
+        >>> rows = table([{"category": "screw", "seed": 0, "metrics": {"image_AUROC": 0.9}}])
+        >>> rows[0]["image_AUROC_published"], round(rows[0]["image_AUROC_difference"], 4)
+        (0.894651, 0.0053)
     """
     categories = sorted({result["category"] for result in results})
     rows = [_row(category, [r for r in results if r["category"] == category]) for category in categories]
@@ -164,19 +168,6 @@ def write(folder: Path, results: Sequence[Mapping[str, Any]], missing: Mapping[s
     files.write_text(folder / RESULTS_FILE, finite_json.dumps(record))
     files.write_text(folder / "results.csv", _csv(rows))
     files.write_text(folder / "results.md", markdown(rows, missing))
-    return rows
-
-
-def read(folder: Path) -> list[Row]:
-    """Read the table that :func:`write` wrote.
-
-    Args:
-        folder: Where it was written.
-
-    Returns:
-        The table's rows.
-    """
-    rows: list[Row] = json.loads((folder / RESULTS_FILE).read_text(encoding="utf-8"))["table"]
     return rows
 
 

@@ -1,6 +1,5 @@
 """One run of a reproduction: train on a category with a seed, keep the best student, test it."""
 
-import json
 import logging
 import time
 import warnings
@@ -147,7 +146,7 @@ def configuration(model: AnomalibModule, protocol: Protocol) -> dict[str, Any]:
         },
         "protocol": asdict(protocol),
     }
-    plain: dict[str, Any] = json.loads(json.dumps(description, default=str))
+    plain: dict[str, Any] = finite_json.plain(description)
     return plain
 
 

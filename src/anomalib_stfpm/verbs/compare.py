@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if record["problems"] else 0
 
 
-def _plain(given: Any) -> Any:  # noqa: ANN401  # what jsonargparse makes of YAML
+def _as_dict(given: Any) -> Any:  # noqa: ANN401  # what jsonargparse makes of YAML
     return given.as_dict() if isinstance(given, Namespace) else given
 
 
@@ -86,7 +86,7 @@ def data_of(given: Namespace) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: If there are several categories, and the datamodule knows none.
     """
-    data: dict[str, Any] = _plain(given.data)
+    data: dict[str, Any] = _as_dict(given.data)
     arguments: Mapping[str, Any] = data.get("init_args") or {}
     if given.categories is None:
         name = arguments.get("category") or arguments.get("name") or data["class_path"].rpartition(".")[2]

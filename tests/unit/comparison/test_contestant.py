@@ -99,8 +99,8 @@ def test_what_is_no_model_is_refused(given: Any, sentence: str) -> None:  # noqa
 @pytest.mark.parametrize(
     ("contestant", "sentence"),
     [
-        (Contestant("anomalib.models.Nothing"), "'anomalib.models.Nothing' is not the class path of a AnomalibModule"),
-        (Contestant("torch.nn.ReLU"), "'torch.nn.ReLU' is not the class path of a AnomalibModule"),
+        (Contestant("anomalib.models.Nothing"), "'anomalib.models.Nothing' is not the class path of an AnomalibModule"),
+        (Contestant("torch.nn.ReLU"), "'torch.nn.ReLU' is not the class path of an AnomalibModule"),
         (Contestant("anomalib.models.Padim", init_args={"n_feature": 5}), "Padim cannot be made: .*n_feature"),
         (Contestant("anomalib.models.Padim", init_args={"backbone": "resnet"}), "timm has no backbone 'resnet'"),
     ],
