@@ -104,6 +104,7 @@ class StfpmExport(ExportMixin):
         kwargs.setdefault("verbose", False)
         size = self._size_to_export(input_size)
         if size is None and self._resized_to is None:
+            self._refuse_tiles_of_any_size()
             # Traced with pictures of two by two pixels, as anomalib would have it, the deepest features have none.
             height, width = (torch.export.Dim(name, min=_SMALLEST) for name in ("height", "width"))
             kwargs.setdefault("dynamic_shapes", ({0: torch.export.Dim("batch_size"), 2: height, 3: width},))
@@ -248,6 +249,12 @@ class StfpmExport(ExportMixin):
                 size = sum(value.nbytes for value in model.state_dict().values())
                 files.write_bytes(Path(folder, "as_large_as_the_model"), bytes(size), durable=False)
                 raise
+
+    def _refuse_tiles_of_any_size(self) -> None:
+        model: Any = self.model
+        if model.tiler is not None:
+            msg = "A model that sees tiles is exported for pictures of one size: give input_size."
+            raise ValueError(msg)
 
     def _require_trained_and_validated(self) -> None:
         model: Any = self.model

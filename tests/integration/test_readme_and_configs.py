@@ -21,9 +21,10 @@ pytestmark = pytest.mark.integration
 
 VERBS = {name: load(module) for name, module in {**TRAINING_VERBS, **DEPLOYMENT_VERBS}.items()}
 CONFIGS = set((REPOSITORY / "configs").glob("*.yaml"))
-REPRODUCE, COMPARE, BENCHMARK = (
-    REPOSITORY / "configs" / f"{name}.yaml" for name in ("reproduce", "compare", "benchmark")
+REPRODUCE, COMPARE, BENCHMARK, TILED_ENSEMBLE = (
+    REPOSITORY / "configs" / f"{name}.yaml" for name in ("reproduce", "compare", "benchmark", "tiled_ensemble")
 )
+OF_VERBS = {REPRODUCE, COMPARE, BENCHMARK, TILED_ENSEMBLE}
 
 
 def test_what_the_readme_explains_is_what_is_said() -> None:
@@ -35,7 +36,7 @@ def test_what_the_readme_explains_is_what_is_said() -> None:
     assert [said for said in explained if said not in joined] == []
 
 
-@pytest.mark.parametrize("config", sorted(CONFIGS - {REPRODUCE, COMPARE, BENCHMARK}), ids=lambda path: path.name)
+@pytest.mark.parametrize("config", sorted(CONFIGS - OF_VERBS), ids=lambda path: path.name)
 def test_configurations_train_for_a_step(
     config: Path, write_category: CategoryWriter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,8 +83,11 @@ def test_the_readme_shows_every_verb() -> None:
     assert shown >= {"train", "test", "predict", "export", *TRAINING_VERBS, *cli.VERBS}
 
 
-# anomalib's benchmark pipeline has no option that makes it short: test_compare.py runs a shorter configuration.
-@pytest.mark.parametrize("command", [one for one in COMMANDS if re.match("anomalib(?!-stfpm benchmark)", one)])
+# anomalib's pipelines have no option that makes them short: test_cli.py and test_tiling.py run shorter configurations.
+PIPELINES = "anomalib(?!-stfpm (benchmark|tiled-ensemble))"
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if re.match(PIPELINES, one)])
 def test_a_command_does_what_it_is_shown_for(command: str, workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, verb, *arguments = shlex.split(command)
     arguments += SHORTER.get(verb, [])

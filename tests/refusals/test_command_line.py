@@ -10,6 +10,7 @@ import pytest
 from anomalib.cli.cli import main as anomalib
 
 from tests.conftest import write_picture
+from tests.readme import REPOSITORY
 
 from .harness import Run, assert_refused, in_this_process, untouched
 
@@ -33,6 +34,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "empty").mkdir()
     for name in ("text.xml", "text.bin", "text.onnx", "text.txt", "model.pt", "config.yaml", "alone.xml"):
         (tmp_path / name).write_text("no: [model", encoding="utf-8")
+    (tmp_path / "short.yaml").write_text("- a list", encoding="utf-8")
+    ensemble = (REPOSITORY / "configs" / "tiled_ensemble.yaml").read_text(encoding="utf-8")
+    (tmp_path / "unseeded.yaml").write_text(ensemble.replace("    seed: 0", "    #"), encoding="utf-8")
     (tmp_path / "hostile.yaml").write_text("root: !!python/object/apply:os.mkdir [it ran]", encoding="utf-8")
     return tmp_path
 
@@ -93,6 +97,14 @@ VERBS = [
         f"{COMPARE} --output text.txt --conditions.backbone tf_efficientnet_lite0 --conditions.teacher_weights package",
         "'text.txt' cannot be written",
     ),
+    # tiled-ensemble
+    ("tiled-ensemble", "the following arguments are required: --config"),
+    ("tiled-ensemble --config nothing.yaml", "--config must be the YAML file of a tiled ensemble: there is no"),
+    ("tiled-ensemble --config pictures", "--config must be the YAML file of a tiled ensemble: there is no"),
+    ("tiled-ensemble --config config.yaml", "'config.yaml' is not YAML: "),
+    ("tiled-ensemble --config hostile.yaml", "could not determine a constructor for the tag"),
+    ("tiled-ensemble --config short.yaml", "'short.yaml' must have seed, accelerator, default_root_dir, tiling"),
+    ("tiled-ensemble --config unseeded.yaml", "'unseeded.yaml' must have seed in data.init_args, as configs/tiled"),
     # reproduce
     ("reproduce", "Option 'root' is required"),
     ("reproduce --root nowhere", "'nowhere' is not a folder: give the one that holds a folder for each category"),
