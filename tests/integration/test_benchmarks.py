@@ -1,6 +1,7 @@
 """The benchmarks run, and print what they have measured."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from statistics import mean, stdev
 
 import pytest
 
+from benchmarks.reliability import numbers
 from tests import readme
 from tests.conftest import CategoryWriter, write_picture
 
@@ -81,3 +83,10 @@ def test_a_long_lived_process_stays_as_it_was(tmp_path: Path) -> None:
     assert load["descriptors_after"] == load["descriptors_before"] > 0
     assert load["highest_bytes"] < 1.02 * load["warm_bytes"]
     assert f"{load['pictures']} pictures in " in done.stdout
+
+
+def test_scores_and_maps_are_within_bounds_however_they_are_computed() -> None:
+    command = readme.command("python -m benchmarks.reliability.numbers")
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    rows = re.findall(r"^\| (\w.+?) \| \S+e", done.stdout, re.MULTILINE)
+    assert sorted(rows) == sorted(numbers.BOUNDS)
