@@ -238,7 +238,7 @@ def main() -> int:
     """Print the differences, or make the reference again.
 
     Returns:
-        The exit code: 1 if the reference is not the one on record, or a way to compute is further from it than it may be.
+        The exit code: 1 if the reference is not the one on record, or anything is further from it than it may be.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability.numbers", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"write {REFERENCE.name} again")

@@ -16,11 +16,13 @@ from lightning.pytorch.callbacks import Callback
 
 from anomalib_stfpm.comparison import report
 from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.verbs.compare import main as compare
 from anomalib_stfpm.verbs.reproduce import main as reproduce
 from tests.conftest import CategoryWriter, write_picture
 from tests.unit.comparison.records import compared
 
 from .conftest import full_disk, quiet_engine, tiny_model
+from .test_compare import PADIM, written
 from .test_export import trained_for_a_step
 
 pytestmark = pytest.mark.integration
@@ -131,6 +133,28 @@ def test_reproduce_keeps_the_last_table_and_goes_on_when_there_is_room(
         run()
     assert json.loads((output / "results.json").read_text(encoding="utf-8")) == record
     assert run() == 0
+
+
+def test_compare_keeps_finished_runs_and_goes_on_when_there_is_room(teacher_file: Path, tmp_path: Path) -> None:
+    root, output = written(tmp_path), tmp_path / "compared"
+    given = [
+        "--data", "MVTecLayout", "--data.root", root, "--data.category", "part", "--data.num_workers", "0",
+        "--models", json.dumps(PADIM), "--output", output, "--conditions.teacher_weights", teacher_file,
+        "--conditions.input_size", "[64, 64]", "--conditions.accelerator", "cpu", "--conditions.rounds", "1",
+        "--conditions.seconds", "0.1", "--seeds", "0",
+    ]  # fmt: skip
+    run = partial(compare, list(map(str, given)))
+    both_seeds = partial(compare, [*map(str, given), "1"])
+    assert run() == 0
+    finished = output / "part" / "PaDiM" / "seed_0"
+    before = contents(finished)
+    with full_disk(KILOBYTES_200):
+        assert both_seeds() == 1
+    assert contents(finished) == before
+    assert "File too large" in (output / "comparison.md").read_text(encoding="utf-8")
+    assert both_seeds() == 0
+    assert contents(finished) == before
+    assert "File too large" not in (output / "comparison.md").read_text(encoding="utf-8")
 
 
 def test_compare_keeps_the_last_report(tmp_path: Path) -> None:
