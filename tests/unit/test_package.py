@@ -56,6 +56,16 @@ def test_all_that_an_extra_asks_for_is_there_for_those_who_develop(extra: str) -
     assert [str(one) for one in asked if not one.specifier.contains(metadata.version(one.name))] == []
 
 
+def test_the_lowest_versions_tested_are_the_lowest_allowed(released: Path) -> None:
+    (wheel,) = released.glob("*.whl")
+    (package,) = metadata.distributions(path=[str(wheel)])
+    asked = [one for one in map(Requirement, package.requires or ()) if one.marker is None]
+    lowest = {one.name: limit.version for one in asked for limit in one.specifier if limit.operator == ">="}
+    pinned = [Requirement(line) for line in (REPOSITORY / "tests" / "lower_bounds.txt").read_text().splitlines()]
+    assert {one.name for one in pinned} == set(lowest)
+    assert [str(one) for one in pinned if not f"{one}.".startswith(f"{one.name}=={lowest[one.name]}.")] == []
+
+
 def _asked_for(package: str, extra: str) -> list[Requirement]:
     """What an extra asks for, with what the extras that it names ask for."""
     asked = []
