@@ -197,7 +197,7 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """Trainer arguments that STFPM insists on: no validation of an untrained student."""
+        """What STFPM insists on of a trainer, which is not to validate an untrained student."""
         return {"num_sanity_val_steps": 0}
 
     @property

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class Network:
     def __init__(self, path: Path | str, precision: str = F32, hint: str = LATENCY, streams: int | None = None) -> None:
         self.path = Path(path)
         self.precision = precision
-        core = openvino.Core()
+        core = _core()
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _checked(precision), "PERFORMANCE_HINT": hint}
         if streams is not None:
             if streams < 1:
@@ -134,8 +135,15 @@ def precisions_of_this_machine() -> list[str]:
         >>> "f32" in precisions_of_this_machine()
         True
     """
-    has_bf16 = "BF16" in openvino.Core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    has_bf16 = "BF16" in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return [F32, BF16] if has_bf16 else [F32]
+
+
+@cache
+def _core() -> openvino.Core:
+    # One, for as long as the process lives: each gives signals a stack of its own and at its end puts back that of the
+    # one before, which may have ended earlier. The next Ctrl-C would then crash Python.
+    return openvino.Core()
 
 
 def files_of(path: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """What is released: a wheel and an archive of the sources, whole and without what is not theirs; and the extras."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -12,6 +14,14 @@ from packaging.requirements import Requirement
 
 REPOSITORY = Path(__file__).parents[2]
 EXTRAS = ("deploy", "dev", "docs", "notebooks", "offline", "openvino", "test")
+
+# anomalib's command, which then says which package it has trained.
+TRAINING = """
+from anomalib.cli.cli import main
+main()
+import anomalib_stfpm
+print(anomalib_stfpm.__file__)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +58,38 @@ def test_the_index_would_take_both(released: Path) -> None:
     assert done.stdout.count("PASSED") == 2
 
 
+@pytest.mark.integration
+def test_the_wheel_trains_the_quickstart_where_nothing_else_of_the_sources_is(released: Path, tmp_path: Path) -> None:
+    installed, folder = tmp_path / "installed", tmp_path / "empty"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed)]
+    subprocess.run([*install, *map(str, released.glob("*.whl"))], check=True)
+    folder.mkdir()
+    shutil.copy(REPOSITORY / "configs" / "quickstart.yaml", folder)
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    run = [sys.executable, "-c", TRAINING, "train", "--config", "quickstart.yaml", *short]
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    trained = subprocess.run(run, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+    assert trained.returncode == 0, trained.stderr
+    assert Path(trained.stdout.splitlines()[-1]) == installed / "anomalib_stfpm" / "__init__.py"
+    assert len(list(folder.glob("results/Stfpm/TextureDemo/brick/latest/images/*/*.png"))) == 52
+
+
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_all_that_an_extra_asks_for_is_there_for_those_who_develop(extra: str) -> None:
     assert set(metadata.metadata("anomalib-stfpm").get_all("Provides-Extra") or ()) == set(EXTRAS)
     asked = _asked_for("anomalib-stfpm", extra)
     assert asked
     assert [str(one) for one in asked if not one.specifier.contains(metadata.version(one.name))] == []
+
+
+def test_the_lowest_versions_tested_are_the_lowest_allowed(released: Path) -> None:
+    (wheel,) = released.glob("*.whl")
+    (package,) = metadata.distributions(path=[str(wheel)])
+    asked = [one for one in map(Requirement, package.requires or ()) if one.marker is None]
+    lowest = {one.name: limit.version for one in asked for limit in one.specifier if limit.operator == ">="}
+    pinned = [Requirement(line) for line in (REPOSITORY / "tests" / "lower_bounds.txt").read_text().splitlines()]
+    assert {one.name for one in pinned} == set(lowest)
+    assert [str(one) for one in pinned if not f"{one}.".startswith(f"{one.name}=={lowest[one.name]}.")] == []
 
 
 def _asked_for(package: str, extra: str) -> list[Requirement]:
