@@ -53,6 +53,26 @@ def count(name: str, value: object, minimum: int) -> None:
         raise ValueError(msg)
 
 
+def seeds(given: Sequence[int]) -> None:
+    """Check seeds.
+
+    Args:
+        given: What was given.
+
+    Raises:
+        ValueError: If there is none, one is out of range, or one is given twice.
+
+    Example:
+        >>> seeds([0, 0])
+        Traceback (most recent call last):
+        ...
+        ValueError: seeds must be at least one number from 0 to 4294967295, each once: got [0, 0].
+    """
+    if not given or min(given) < 0 or max(given) >= 2**32 or len(set(given)) < len(given):
+        msg = f"seeds must be at least one number from 0 to 4294967295, each once: got {list(given)}."
+        raise ValueError(msg)
+
+
 def size(name: str, value: object, minimum: int = 1) -> tuple[int, int]:
     """Check a size.
 

@@ -39,13 +39,23 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if durable:
-                with temporary.open("r+b") as file:
-                    os.fsync(file.fileno())
+                _to_disk(temporary)
             temporary.replace(path)
+            if durable and os.name == "posix":
+                with suppress(OSError):  # of a file system that cannot
+                    _to_disk(path.parent)  # the name as well as what is in the file
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _to_disk(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 @contextmanager

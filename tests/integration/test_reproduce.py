@@ -181,7 +181,7 @@ def test_a_teacher_out_of_reach_stops_it_before_anything_is_trained(root: Path, 
         (["--model.backbone", "resnet81"], "did you mean 'resnet18'"),
         (["--categories", "part", "../part"], "names of folders in the root, not paths: got '../part'."),
         (["--categories", ".."], "names of folders in the root, not paths: got '..'."),
-        (["--seeds", "0", "-1"], "seeds must be at least one number from 0 to 4294967295: got [0, -1]."),
+        (["--seeds", "0", "-1"], "seeds must be at least one number from 0 to 4294967295, each once: got [0, -1]."),
     ],
 )
 def test_impossible_arguments_are_refused(given: list[str], message: str, root: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A file is replaced as a whole or left as it was."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,22 @@ def test_an_error_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="not a matter of files"):
         fail()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are flushed on POSIX only")
+def test_what_outlasts_a_power_cut_is_the_file_and_then_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flushed = tmp_path / "results.txt", []
+    flush = os.fsync
+
+    def record(opened: int) -> None:
+        flushed.append((stat.S_ISDIR(os.fstat(opened).st_mode), path.exists()))
+        flush(opened)
+
+    monkeypatch.setattr(os, "fsync", record)
+    files.write_bytes(path, b"all of it", durable=False)
+    assert flushed == []
+    path.unlink()
+    files.write_bytes(path, b"all of it")
+    assert flushed == [(False, False), (True, True)]

@@ -15,7 +15,7 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from anomalib_stfpm import environment, finite_json, teacher_weights
+from anomalib_stfpm import argument_checks, environment, finite_json, teacher_weights
 from anomalib_stfpm.output_folder import read_json, remember_configuration
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.network import precisions_of_this_machine
@@ -159,9 +159,7 @@ def _runs(
         if not given or len({_as_file_name(name) for name in given}) < len(given):
             msg = f"{kind} must be at least one, with names that differ: got {given}."
             raise ValueError(msg)
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32 or len(set(seeds)) < len(seeds):
-        msg = f"seeds must be at least one number from 0 to 4294967295, each once: got {list(seeds)}."
-        raise ValueError(msg)
+    argument_checks.seeds(seeds)
     return [
         _Run(
             category,

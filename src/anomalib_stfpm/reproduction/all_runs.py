@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from anomalib_stfpm import teacher_weights
+from anomalib_stfpm import argument_checks, teacher_weights
 from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.output_folder import remember_configuration
 from anomalib_stfpm_deploy import files
@@ -70,9 +70,10 @@ def reproduce(
         FileNotFoundError: 'nowhere' is not a folder: give the one that holds a folder for each category, ...
     """
     names = list(dict.fromkeys(categories or category.categories_in(root)))
-    _check_names_and_seeds(names, seeds)
+    _check_names(names)
+    argument_checks.seeds(seeds)
     model = make_model()
-    folders = {(name, seed): output / name / f"seed_{seed}" for name in names for seed in dict.fromkeys(seeds)}
+    folders = {(name, seed): output / name / f"seed_{seed}" for name in names for seed in seeds}
     unfinished = {each for each, folder in folders.items() if read_result(folder) is None}
     if unfinished and isinstance(model, Stfpm):
         teacher_weights.read(model.hparams["backbone"], model.teacher_weights)  # fails now, not in every category
@@ -104,14 +105,11 @@ def reproduce(
     return missing
 
 
-def _check_names_and_seeds(names: Sequence[str], seeds: Sequence[int]) -> None:
+def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if not name or Path(name).name != name or name == "..":
             msg = f"categories must be names of folders in the root, not paths: got '{name}'."
             raise ValueError(msg)
-    if not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
-        msg = f"seeds must be at least one number from 0 to 4294967295: got {list(seeds)}."
-        raise ValueError(msg)
 
 
 def _results(output: Path) -> list[dict[str, Any]]:
