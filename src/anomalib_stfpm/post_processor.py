@@ -55,25 +55,25 @@ class NormalPostProcessor(PostProcessor):
 
     def on_validation_batch_end(
         self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
+        trainer: pl.Trainer | None,
+        pl_module: pl.LightningModule | None,
         outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
+        batch: Any = None,  # noqa: ANN401
+        batch_idx: int = 0,
         dataloader_idx: int = 0,
     ) -> None:
         """Collect scores and maps, those of each picture once in all processes together.
 
         Args:
-            trainer: The trainer.
-            pl_module: The model.
+            trainer: The trainer; none in anomalib's tiled ensemble, which has put the batch together from tiles.
+            pl_module: Not used.
             outputs: Batch with ``anomaly_map`` of shape ``(N, 1, H, W)`` and ``gt_label`` of shape ``(N,)``.
             batch: Not used.
             batch_idx: Number of the batch.
             dataloader_idx: Number of the dataloader.
         """
         del batch
-        number = counted(trainer.val_dataloaders, batch_idx, dataloader_idx, len(outputs))
+        number = counted(trainer and trainer.val_dataloaders, batch_idx, dataloader_idx, len(outputs))
         if number == 0:
             return
         if number < len(outputs):
@@ -86,27 +86,32 @@ class NormalPostProcessor(PostProcessor):
             without_pictures = outputs.image.new_zeros(len(outputs.image), 3, 1, 1)  # nobody will look at them
             self._normal.append(outputs.update(in_place=False, image=without_pictures))
             return
+        unused: Any = (trainer, pl_module)  # anomalib's types allow neither to be none
         for seen in [*self._normal, outputs]:
-            super().on_validation_batch_end(trainer, pl_module, seen)
+            super().on_validation_batch_end(*unused, seen)
         self._normal.clear()
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer | None, pl_module: pl.LightningModule | None) -> None:
         """Compute thresholds and normalisation.
 
         Args:
-            trainer: The trainer.
-            pl_module: The model.
+            trainer: The trainer, or none, see :meth:`on_validation_batch_end`.
+            pl_module: Not used.
         """
-        # All processes of a distributed training must agree on which metrics they compute together.
-        only_normal = trainer.strategy.reduce_boolean_decision(self._only_normal, all=True)
+        only_normal = self._only_normal
+        if trainer is not None:
+            # All processes of a distributed training must agree on which metrics they compute together.
+            only_normal = trainer.strategy.reduce_boolean_decision(only_normal, all=True)
+        unused: Any = (trainer, pl_module)
         for batch in self._normal:
             seen = batch.update(in_place=False, anomaly_map=None, gt_mask=None) if only_normal else batch
-            super().on_validation_batch_end(trainer, pl_module, seen)
-        super().on_validation_epoch_end(trainer, pl_module)
+            super().on_validation_batch_end(*unused, seen)
+        super().on_validation_epoch_end(*unused)
         maps = [batch.anomaly_map.flatten() for batch in self._normal if batch.anomaly_map is not None]
         if maps and only_normal:
             pixels = torch.cat(maps)
-            self._set_pixels(pixels if trainer.world_size == 1 else torch.cat(gather_all_tensors(pixels)))
+            is_alone = trainer is None or trainer.world_size == 1
+            self._set_pixels(pixels if is_alone else torch.cat(gather_all_tensors(pixels)))
         self._normal.clear()
         self._only_normal = True
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import anomalib.models
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
 from filelock import FileLock
 from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
@@ -21,6 +23,7 @@ from omegaconf import OmegaConf
 MODULE = "anomalib_stfpm"
 LATEST = "latest"
 TILED_ENSEMBLE_MODELS = "anomalib.pipelines.tiled_ensemble.components.utils.helper_functions"
+TILED_ENSEMBLE_STATISTICS = "anomalib.pipelines.tiled_ensemble.components.stats_calculation"
 PIPELINE_LOGGERS = (
     "anomalib.pipelines.components.runners.serial",
     "anomalib.pipelines.components.runners.parallel",
@@ -155,6 +158,25 @@ def failures_of_pipelines() -> Iterator[list[BaseException]]:
     finally:
         for logger in loggers:
             logger.removeFilter(collect)
+
+
+@contextmanager
+def ensembles_post_process_with(post_processor: type[PostProcessor]) -> Iterator[None]:
+    """Let anomalib's tiled ensemble take thresholds and normalisation from another post-processor than anomalib's.
+
+    Args:
+        post_processor: Its class.
+
+    Yields:
+        Nothing.
+    """
+    statistics: Any = import_module(TILED_ENSEMBLE_STATISTICS)
+    before = statistics.PostProcessor
+    statistics.PostProcessor = post_processor
+    try:
+        yield
+    finally:
+        statistics.PostProcessor = before
 
 
 class OncePerFit(logging.Filter):

@@ -1,6 +1,7 @@
 """In large pictures, small defects are found that are lost where the pictures are made smaller."""
 
 import csv
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -157,6 +158,9 @@ def test_the_tiled_ensemble_finds_the_defect(
     with (results / "metric_results.csv").open(newline="", encoding="utf-8") as file:
         (metrics,) = csv.DictReader(file)
     assert float(metrics["AUPRO"]) > 0.9
+    stats = json.loads((results / "weights" / "lightning" / "stats.json").read_text())
+    pixels = stats["minmax"]["anomaly_map"]
+    assert (pixels["min"] + pixels["max"]) / 2 == pytest.approx(stats["pixel_threshold"])  # and not the highest value
     places = ["0_0", "0_1", "1_0", "1_1"]
     written = {path.name for path in (results / "weights" / "lightning").iterdir()}
     names = {f"{name}{place}.ckpt" for name in ("model", "best") for place in places}

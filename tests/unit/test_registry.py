@@ -1,6 +1,8 @@
 """anomalib finds the plugin's class in every way in which it finds its own."""
 
 import importlib
+import logging
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,23 @@ import yaml
 from anomalib.data import get_datamodule
 from anomalib.models import get_model, list_models
 from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
 
 import anomalib_stfpm
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import TextureDemo
-from anomalib_stfpm.registry import honour_seed, number_folders_one_by_one, write_to_folder
+from anomalib_stfpm.post_processor import NormalPostProcessor
+from anomalib_stfpm.registry import (
+    PIPELINE_LOGGERS,
+    TILED_ENSEMBLE_MODELS,
+    TILED_ENSEMBLE_STATISTICS,
+    ensembles_post_process_with,
+    failures_of_pipelines,
+    honour_seed,
+    number_folders_one_by_one,
+    write_to_folder,
+)
 
 
 @pytest.mark.parametrize("name", ["stfpm", "Stfpm"])
@@ -106,3 +119,26 @@ def test_the_folder_of_a_trainer_can_be_changed(tmp_path: Path) -> None:
     trainer = Trainer(default_root_dir=tmp_path / "before", logger=False, accelerator="cpu")
     write_to_folder(trainer, tmp_path / "after")
     assert trainer.default_root_dir == str(tmp_path / "after"), "Lightning has changed where a trainer writes"
+
+
+def test_what_the_tiled_ensemble_is_made_of_is_where_it_was() -> None:
+    models, statistics = (import_module(name) for name in (TILED_ENSEMBLE_MODELS, TILED_ENSEMBLE_STATISTICS))
+    assert hasattr(models.get_model, "__wrapped__"), "anomalib's tiled ensemble makes its models in another way"
+    assert issubclass(statistics.PostProcessor, PostProcessor)
+    with ensembles_post_process_with(NormalPostProcessor):
+        assert statistics.PostProcessor is NormalPostProcessor
+    assert statistics.PostProcessor is PostProcessor
+    assert [import_module(name).logger.name for name in PIPELINE_LOGGERS] == list(PIPELINE_LOGGERS)
+
+
+def test_failures_of_pipelines_are_collected_while_handlers_come_and_go() -> None:
+    logger = logging.getLogger(PIPELINE_LOGGERS[0])
+    with failures_of_pipelines() as failures:
+        logger.handlers = []
+        logger.info("Running job")
+        try:
+            raise ValueError("no room")
+        except ValueError:
+            logger.exception("Error running job.")
+    assert [str(failure) for failure in failures] == ["no room"]
+    assert logger.filters == []

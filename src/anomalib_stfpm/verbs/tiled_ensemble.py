@@ -9,7 +9,8 @@ import yaml
 from anomalib.pipelines.tiled_ensemble import EvalTiledEnsemble, TrainTiledEnsemble
 from jsonargparse import Namespace
 
-from anomalib_stfpm.registry import failures_of_pipelines
+from anomalib_stfpm.post_processor import NormalPostProcessor
+from anomalib_stfpm.registry import ensembles_post_process_with, failures_of_pipelines
 
 _SECTIONS = {
     "": (
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(pipeline: TrainTiledEnsemble | EvalTiledEnsemble, config: Path) -> None:
-    with failures_of_pipelines() as failures:
+    # With anomalib's, where validation holds normal pictures only, nearly all of a heat map would be zero.
+    with failures_of_pipelines() as failures, ensembles_post_process_with(NormalPostProcessor):
         pipeline.run(Namespace(config=config))  # type: ignore[no-untyped-call]
     if failures:
         raise failures[0]
