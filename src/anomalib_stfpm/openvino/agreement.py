@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from .pictures import HeldOut
 from .prediction import before_clamping, predicted
+from .signal_stack import signal_stack_kept
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +93,7 @@ class Agreement:
         return {**asdict(self), "bounds": bounds, "shortcomings": self.shortcomings()}
 
 
+@signal_stack_kept()
 def measure_agreement(
     float_model: openvino.Model, quantized_model: openvino.Model, pictures: Iterable[HeldOut]
 ) -> Agreement:

@@ -23,6 +23,7 @@ from torchmetrics import Metric
 
 from .pictures import HeldOut, Picture
 from .prediction import predicted
+from .signal_stack import signal_stack_kept
 
 WIDER = 1.25
 """By how much the ranges of features are widened. Less cuts off more of the defects, more makes all steps coarser."""
@@ -33,6 +34,7 @@ _ACTIVATIONS = {"Clamp", "Elu", "Gelu", "HSigmoid", "HSwish", "PRelu", "Relu", "
 _POOLING = {"AvgPool", "MaxPool", "Pad"}
 
 
+@signal_stack_kept()
 def quantize(model: openvino.Model, pictures: Sequence[Picture]) -> openvino.Model:
     """Quantize teacher and student of an exported model.
 
@@ -62,6 +64,7 @@ def quantize(model: openvino.Model, pictures: Sequence[Picture]) -> openvino.Mod
     return quantized
 
 
+@signal_stack_kept()
 def quantize_with_accuracy_control(
     model: openvino.Model,
     pictures: Sequence[Picture],
