@@ -136,5 +136,4 @@ def _merged(tiles: torch.Tensor, side: int, offsets: Sequence[int], size: int, b
         before_and_after = (start, size - start - length)
         total = total + functional.pad(tile.narrow(dim, border, length), (0, 0) * (1 - side) + before_and_after)
         number = number + functional.pad(number.new_ones(length), before_and_after)
-    assert total is not None
     return total / number.clamp_min(1).reshape((-1, 1) if side == 0 else (1, -1))

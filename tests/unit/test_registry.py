@@ -134,7 +134,7 @@ def test_what_the_tiled_ensemble_is_made_of_is_where_it_was() -> None:
 def test_failures_of_pipelines_are_collected_while_handlers_come_and_go() -> None:
     logger = logging.getLogger(PIPELINE_LOGGERS[0])
     with failures_of_pipelines() as failures:
-        logger.handlers = []
+        logger.handlers.clear()
         logger.info("Running job")
         try:
             raise ValueError("no room")
