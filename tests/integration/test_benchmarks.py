@@ -22,7 +22,7 @@ def test_contenders_train_in_turns_and_are_compared(write_category: CategoryWrit
         "--pictures", "4", "--size", "80", "--epochs", "2", "--num-workers", "0", "--contenders", "default", "plain",
         "--output", tmp_path / "results",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     report = json.loads((tmp_path / "results" / "training_same_as_test.json").read_text(encoding="utf-8"))
     results = report["runs"]["4 pictures of 80 x 80"]["results"]
     assert results.keys() == {"default", "plain"}
@@ -47,7 +47,7 @@ def test_recipes_peers_and_readings_are_measured_alike(
         "--seeds", "0", "1", "--epochs", "1", "--backbone", "resnet18", "--teacher-weights", teacher_file,
         "--readings", "--latency", "--output", tmp_path / "results",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     part = json.loads((tmp_path / "results" / "1_epochs.json").read_text(encoding="utf-8"))["part"]
     assert list(part["readings"]) == variants[:1]
     assert list(part["runs"]) == list(part["latency"]) == variants
@@ -64,7 +64,7 @@ def test_exported_models_are_timed_and_infer_is_watched(write_category: Category
         *readme.command("python -m benchmarks.deployment"), "--root", write_category("part"), "--category", "part",
         "--pictures", "6", "--size", "80", "--rounds", "1", "--seconds", "0.1", "--output", tmp_path / "results",
     ]  # fmt: skip
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     record = json.loads((tmp_path / "results" / "deployment.json").read_text(encoding="utf-8"))
     assert {timing["model"] for timing in record["timings"]} == {"anomalib's", "ours", "ours, INT8"}
     peer, ours = (next(t for t in record["timings"] if t["model"] == name) for name in ("anomalib's", "ours"))
@@ -76,7 +76,7 @@ def test_exported_models_are_timed_and_infer_is_watched(write_category: Category
 
 def test_a_long_lived_process_stays_as_it_was(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.reliability.load", "--pictures", "1000", "--output", tmp_path]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     load = json.loads((tmp_path / "load.json").read_text(encoding="utf-8"))
     assert load["pictures"] == load["pictures_of_threads"] == 1000
     assert load["different"] == load["different_in_threads"] == 0
@@ -87,6 +87,6 @@ def test_a_long_lived_process_stays_as_it_was(tmp_path: Path) -> None:
 
 def test_scores_and_maps_are_within_bounds_however_they_are_computed() -> None:
     command = readme.command("python -m benchmarks.reliability.numbers")
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], check=True, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     rows = re.findall(r"^\| (\w.+?) \| \S+e", done.stdout, re.MULTILINE)
     assert sorted(rows) == sorted(numbers.BOUNDS)

@@ -20,10 +20,11 @@ from anomalib_stfpm import Stfpm, teacher_weights
 from anomalib_stfpm.cli import main
 from tests.conftest import BACKBONE as RESNET
 from tests.conftest import CategoryWriter
+from tests.readme import REPOSITORY
 
 pytestmark = pytest.mark.integration
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = REPOSITORY / "configs"
 NO_NETWORK = Path(__file__).parent / "no_network"
 BACKBONE = "tf_efficientnet_lite0"
 

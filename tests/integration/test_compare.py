@@ -17,12 +17,12 @@ from anomalib_stfpm.comparison import Conditions, Contestant, compare
 from anomalib_stfpm.comparison.run import Job, run
 from anomalib_stfpm.verbs.compare import data_of, parser
 from tests.conftest import write_mask, write_picture
+from tests.readme import REPOSITORY
 
 from .conftest import HEARS_CONTROL_C
 
 pytestmark = pytest.mark.integration
 
-REPOSITORY = Path(__file__).parents[2]
 RAISES = {"class_path": "tests.integration.broken_models.Raises", "init_args": {"n_features": 20}}
 PADIM = {"class_path": "anomalib.models.Padim", "name": "PaDiM", "init_args": {"n_features": 20}}
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 import anomalib_stfpm
+from tests.readme import REPOSITORY
 
 pytestmark = pytest.mark.integration
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def test_it_is_built_without_a_warning_and_describes_every_public_name(tmp_path: Path) -> None:

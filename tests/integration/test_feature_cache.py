@@ -21,6 +21,7 @@ from torchvision.transforms.v2 import CenterCrop, Compose, GaussianBlur, RandomH
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import CategoryWriter, write_picture
+from tests.readme import REPOSITORY
 
 from .conftest import assert_same, quiet_engine, tiny_model
 
@@ -298,11 +299,10 @@ def test_bf16_is_compared_in_single_precision(root: Path, teacher_file: Path, tm
 def test_two_processes_end_with_the_student_of_training_without_memory(
     root: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
-    repository = Path(__file__).parents[2]
     for budget in ("0", "1GB"):
         command = [sys.executable, "-m", "tests.integration.two_processes", root, teacher_file, tmp_path, budget]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, cwd=repository, env=environment, check=True, capture_output=True, timeout=300)
+        subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, timeout=300)
     students = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("*.pt")}
     assert students.keys() == {"0-0", "0-1", "1GB-0", "1GB-1"}
     for name in ("0-1", "1GB-0", "1GB-1"):

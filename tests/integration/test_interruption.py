@@ -20,12 +20,12 @@ from lightning.pytorch.callbacks import Callback
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.interruption import how_to_go_on
 from tests.conftest import CategoryWriter
+from tests.readme import REPOSITORY
 
 from .conftest import HEARS_CONTROL_C, quiet_engine, tiny_model
 
 pytestmark = pytest.mark.integration
 
-REPOSITORY = Path(__file__).parents[2]
 GO_ON = "Interrupted. To go on after the last finished epoch: "
 FOREVER = 100_000
 

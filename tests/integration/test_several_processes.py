@@ -20,13 +20,13 @@ from anomalib_stfpm.verbs.compare import main as compare_main
 from anomalib_stfpm.verbs.reproduce import main as reproduce_main
 from anomalib_stfpm_deploy.infer import main as infer_main
 from tests.conftest import write_mask, write_picture
+from tests.readme import REPOSITORY
 
 from .conftest import assert_same, quiet_engine
 from .test_export import trained_for_a_step
 
 pytestmark = pytest.mark.integration
 
-REPOSITORY = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -27,6 +27,7 @@ from anomalib_stfpm.cli import main
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.pre_processor import flat
 from anomalib_stfpm.verbs.tiled_ensemble import main as tiled_ensemble
+from tests.readme import REPOSITORY
 from tests.refusals.harness import assert_refused, in_this_process
 
 from .conftest import quiet_engine, tiny_model
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.integration
 
 SIZE, PERIOD, DEFECT = 1024, 8, 12  # pixels
 LITE0 = {"backbone": "tf_efficientnet_lite0", "teacher_weights": "package"}
-CONFIG = Path(__file__).parents[2] / "configs" / "tiled_ensemble.yaml"
+CONFIG = REPOSITORY / "configs" / "tiled_ensemble.yaml"
 
 
 def cloth(generator: np.random.Generator) -> np.ndarray[Any, Any]:

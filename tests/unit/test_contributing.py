@@ -1,9 +1,8 @@
 """Whoever is new finds every module in the guide for contributors, and none that is not there."""
 
 import re
-from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.readme import REPOSITORY
 
 
 def test_every_module_is_described_once() -> None:

@@ -4,12 +4,12 @@ import doctest
 import inspect
 import re
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.readme import REPOSITORY
+
 DOCUMENTED = re.findall(r"automodule:: (\S+)", (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8"))
 
 

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 from packaging.requirements import Requirement
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.readme import REPOSITORY
+
 EXTRAS = ("deploy", "dev", "docs", "notebooks", "offline", "openvino", "test")
 
 # anomalib's command, which then says which package it has trained.

@@ -1,12 +1,11 @@
 """The recipes that the benchmark of quality trains are what their names say."""
 
-from pathlib import Path
-
 import torch
 import yaml
 
 from anomalib_stfpm import Stfpm
 from benchmarks.quality.variants import RECIPES, Changed, turned
+from tests.readme import REPOSITORY
 
 
 def test_pictures_are_turned_in_all_eight_ways() -> None:
@@ -24,7 +23,7 @@ def test_recipes_that_change_nothing_but_their_batch_are_the_papers() -> None:
 
 
 def test_the_tuned_recipe_is_that_of_the_configuration() -> None:
-    path = Path(__file__).parents[2] / "configs" / "tuned.yaml"
+    path = REPOSITORY / "configs" / "tuned.yaml"
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     arguments, recipe = config["model"]["init_args"], RECIPES["tuned"]
     assert Stfpm(**arguments).hparams == recipe.make(arguments["backbone"], arguments["teacher_weights"]).hparams

@@ -1,10 +1,9 @@
 """The outside world runs what a developer runs."""
 
-from pathlib import Path
-
 import yaml
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.readme import REPOSITORY
+
 JOBS = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))["jobs"]
 
 
