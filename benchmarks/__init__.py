@@ -1,1 +1,1 @@
-"""Measurements: each prints a ratio or a difference to a peer that is measured in the same run."""
+"""Benchmarks. Each prints a ratio or a difference to a baseline that is measured in the same run."""

@@ -1,10 +1,10 @@
-"""Time exported models, and how much of the network's speed is left from JPEG files to PNG and CSV files.
+"""Measure the latency of exported models, and the throughput and memory of ``anomalib-stfpm infer``.
 
-This package's Stfpm and anomalib's are exported with OpenVINO, each by its own export, and timed in turns as
-``anomalib-stfpm time`` does. Weights are random, which costs the same as trained ones. Then ``anomalib-stfpm infer``
-scores JPEG pictures made from those of a category in MVTec AD's layout, and its memory is watched:
+This package's Stfpm and anomalib's are exported to OpenVINO, each by its own export, and timed alternately as
+``anomalib-stfpm time`` does. Weights are random, which does not change the time. Then ``anomalib-stfpm infer`` scores
+JPEG images made from a category in MVTec AD's layout, reading files and writing heat maps and CSV:
 
-    python -m benchmarks.deployment --root pictures --category screw --pictures 10000
+    python -m benchmarks.deployment --root images --category screw --images 10000
 """
 
 import argparse
@@ -40,25 +40,25 @@ OURS = ("ours", "ours, INT8")
 JPEG_QUALITY = 95
 
 _SECONDS_BETWEEN = 1.0
-_SETTLED = 0.2  # of the pictures, after which memory should stay as it is
+_SETTLED = 0.2  # share of the images after which memory should stay constant
 
 
 @dataclass(frozen=True)
 class EndToEnd:
-    """How fast ``infer`` is.
+    """Throughput and memory of ``infer``.
 
     Args:
-        model: What it infers with.
-        pictures: Number of pictures.
+        model: Name and precision of the model.
+        images: Number of images.
         seconds: From the start of the process to its end.
-        pictures_per_second: While it runs, without the start of the process.
-        share_of_network: Of the network's own throughput in the same precision.
-        settled_bytes: Memory when a fifth of the pictures were done.
+        pictures_per_second: Images per second, without the start of the process.
+        share_of_network: Throughput relative to that of the network alone in the same precision.
+        settled_bytes: Memory after a fifth of the images.
         final_bytes: Memory at the end.
     """
 
     model: str
-    pictures: int
+    images: int
     seconds: float
     pictures_per_second: float
     share_of_network: float
@@ -94,26 +94,26 @@ def _set_thresholds(model: AnomalibModule) -> None:
     model.eval()
 
 
-def write_pictures(category: Path, number: int, size: int | None, folder: Path) -> None:
-    """Write JPEG pictures, one after another from those of a category."""
+def write_images(category: Path, number: int, size: int | None, folder: Path) -> None:
+    """Write JPEG images from those of a category, repeated as often as needed."""
     folder.mkdir()
     suffixes = Image.registered_extensions()
     sources = sorted(path for path in (category / "test").rglob("*") if path.suffix.lower() in suffixes)
     encoded = []
     for path in sources:
-        with Image.open(path) as picture, io.BytesIO() as data:
-            resized = picture.convert("RGB") if size is None else picture.convert("RGB").resize((size, size))
+        with Image.open(path) as image, io.BytesIO() as data:
+            resized = image.convert("RGB") if size is None else image.convert("RGB").resize((size, size))
             resized.save(data, "JPEG", quality=JPEG_QUALITY)
             encoded.append(data.getvalue())
     for index, content in enumerate(islice(cycle(encoded), number)):
         (folder / f"{index:06}.jpg").write_bytes(content)
 
 
-def infer(name: str, model: Path, precision: str, pictures: Path, output: Path, network: float) -> EndToEnd:
-    """Run ``infer`` and watch it."""
-    number = sum(1 for _ in pictures.iterdir())
+def infer(name: str, model: Path, precision: str, images: Path, output: Path, network: float) -> EndToEnd:
+    """Run ``infer`` and measure its throughput and memory."""
+    number = sum(1 for _ in images.iterdir())
     command = [sys.executable, "-m", "anomalib_stfpm_deploy", "infer", "--precision", precision]
-    options = ["--model", str(model), "--input", str(pictures), "--output", str(output)]
+    options = ["--model", str(model), "--input", str(images), "--output", str(output)]
     start = time.perf_counter()
     process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL)
     watched = psutil.Process(process.pid)
@@ -125,7 +125,7 @@ def infer(name: str, model: Path, precision: str, pictures: Path, output: Path, 
             done = journal.read_bytes().count(b"\n") - 1
             if done < 1:
                 began = time.perf_counter()
-            memory.append((done, watched.memory_info().rss or memory[-1][1]))  # none as it ends
+            memory.append((done, watched.memory_info().rss or memory[-1][1]))  # 0 while the process exits
         time.sleep(_SECONDS_BETWEEN if memory[-1][0] > 0 else 0.01)
     end = time.perf_counter()
     if process.returncode != 0:
@@ -137,13 +137,13 @@ def infer(name: str, model: Path, precision: str, pictures: Path, output: Path, 
 
 
 def end_to_end_table(runs: list[EndToEnd]) -> str:
-    """Write a row a run."""
+    """Write one row for each run."""
     lines = [
-        "| model | pictures | seconds | pictures/s | of the network's | memory after a fifth, MB | at the end, MB |",
+        "| model | images | seconds | images/s | of the network's | memory after a fifth, MB | at the end, MB |",
         "| --- " * 7 + "|",
     ]
     lines += [
-        f"| {run.model} | {run.pictures} | {run.seconds:.1f} | {run.pictures_per_second:.1f} "
+        f"| {run.model} | {run.images} | {run.seconds:.1f} | {run.pictures_per_second:.1f} "
         f"| {run.share_of_network:.2f} | {run.settled_bytes / 1e6:.0f} | {run.final_bytes / 1e6:.0f} |"
         for run in runs
     ]
@@ -151,20 +151,20 @@ def end_to_end_table(runs: list[EndToEnd]) -> str:
 
 
 def tables(record: dict[str, Any]) -> list[str]:
-    """Write what is in ``deployment.json`` as Markdown: the timings, and the runs of ``infer``."""
+    """Write the tables of ``deployment.json`` as Markdown: the timings, and the runs of ``infer``."""
     timings = [Timing(**timing) for timing in record["timings"]]
     runs = [EndToEnd(**run) for run in record["end_to_end"]]
     return [table(timings), *([end_to_end_table(runs)] if runs else [])]
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print and write the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder that holds the category")
     parser.add_argument("--category", required=True)
-    parser.add_argument("--pictures", type=int, default=1000, help="number of JPEG pictures to infer; 0 for none")
+    parser.add_argument("--images", type=int, default=1000, help="number of JPEG images to infer; 0 for none")
     parser.add_argument("--infer", nargs="+", choices=OURS, default=OURS, help="models to infer them with")
-    parser.add_argument("--size", type=int, help="height and width of the JPEG pictures; as they are, by default")
+    parser.add_argument("--size", type=int, help="height and width of the JPEG images; unchanged by default")
     parser.add_argument("--rounds", type=int, default=100, help="see anomalib-stfpm time")
     parser.add_argument("--seconds", type=float, default=10.0, help="see anomalib-stfpm time")
     parser.add_argument("--output", type=Path, default=Path("results/deployment"))
@@ -178,15 +178,15 @@ def main() -> None:
         names = dict(zip(map(str, models.values()), models, strict=True))
         timings = [replace(timing, model=names[timing.model]) for timing in timings]
         runs: list[EndToEnd] = []
-        if arguments.pictures:
-            pictures = folder / "pictures"
-            write_pictures(arguments.root / arguments.category, arguments.pictures, arguments.size, pictures)
+        if arguments.images:
+            images = folder / "images"
+            write_images(arguments.root / arguments.category, arguments.images, arguments.size, images)
             for name in arguments.infer:
                 for timing in (one for one in timings if one.model == name):
                     label = f"{name}, {timing.precision}"
                     output = folder / f"output_{len(runs)}"
                     network = timing.pictures_per_second
-                    runs.append(infer(label, models[name], timing.precision, pictures, output, network))
+                    runs.append(infer(label, models[name], timing.precision, images, output, network))
     record = {
         "machine": machine.describe(),
         "arguments": {name: value for name, value in vars(arguments).items() if name not in ("root", "output")},

@@ -4,10 +4,10 @@ from functools import partial
 
 from anomalib.models.components import AnomalibModule
 
+from anomalib_stfpm.backbone.teacher_weights import read
 from anomalib_stfpm.comparison import DEFAULT_MODELS, Conditions, Contestant
 from anomalib_stfpm.comparison.pretrained import pretrained
 from anomalib_stfpm.reproduction import evaluator
-from anomalib_stfpm.teacher_weights import read
 
 
 def _peer(contestant: Contestant, backbone: str, teacher_weights: str) -> AnomalibModule:

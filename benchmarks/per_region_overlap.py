@@ -1,6 +1,6 @@
-"""Time PublishedPRO beside the direct computation that the tests compare it with, and print the ratio.
+"""Compare the time of PublishedPRO with that of the direct computation in its tests.
 
-The direct one cuts all maps at each of the 4,000 thresholds and counts. Run from the root of the repository:
+The direct computation thresholds all maps at each of the 4,000 thresholds. Run from the root of the repository:
 
     python -m benchmarks.per_region_overlap --maps 100 --size 256
 """
@@ -17,8 +17,8 @@ from anomalib_stfpm import PublishedPRO
 from tests.unit import reference
 
 
-def pictures(count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Smooth maps that respond to half of the defects, and masks with one to three round defects each."""
+def images(count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make masks with one to three round defects each, and smooth maps that respond to half of the defects."""
     generator = np.random.default_rng(seed)
     rows, columns = np.indices((size, size))
     maps, masks = np.empty((count, size, size), np.float32), np.zeros((count, size, size), bool)
@@ -34,14 +34,14 @@ def pictures(count: int, size: int, seed: int) -> tuple[torch.Tensor, torch.Tens
 
 
 def main() -> None:
-    """Time both and print their values, seconds and ratio."""
+    """Print value and time of both, and the ratio of the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--maps", type=int, default=100)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--repeat", type=int, default=5, help="runs of the fast one, of which the median counts")
+    parser.add_argument("--repeat", type=int, default=5, help="runs of PublishedPRO; the median is reported")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    maps, masks = pictures(arguments.maps, arguments.size, arguments.seed)
+    maps, masks = images(arguments.maps, arguments.size, arguments.seed)
     batch = ImageBatch(image=torch.zeros(len(maps), 3, 1, 1), anomaly_map=maps, gt_mask=masks)
 
     seconds = []

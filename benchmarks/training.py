@@ -1,13 +1,13 @@
-"""Time the training of this package's Stfpm, of anomalib's and of a plain loop, and print the ratios.
+"""Compare the training time of this package's Stfpm, of anomalib's and of a plain training loop.
 
-All train a ResNet-18 on the same pictures, in one run: each in its own process, taking turns epoch by epoch, so that
-whatever else slows the machine down slows all. Weights are random, which costs the same as trained ones. Example, on
-300 pictures of 1024 x 1024 made from those of a category in MVTec AD's layout:
+All train a ResNet-18 on the same images, each in its own process. They alternate epoch by epoch, so that other load on
+the machine affects all alike. Weights are random, which does not change the time. Example with 300 images of
+1024 x 1024, made from a category in MVTec AD's layout:
 
-    python -m benchmarks.training --root datasets/MVTecAD --category screw --pictures 300 --size 1024 --epochs 20
+    python -m benchmarks.training --root datasets/MVTecAD --category screw --images 300 --size 1024 --epochs 20
 
-``--grow`` instead trains the fast one alone, on the first number of pictures in every size and on every number of
-pictures in the first size, and each also with room for a half of them only.
+``--grow`` trains only ``fast_cpu`` instead: with the first number of images in every size, and with every number of
+images in the first size, each with a cache budget for all images and for half of them.
 """
 
 import argparse
@@ -37,24 +37,25 @@ from PIL import Image, ImageOps
 from torch.nn.functional import interpolate, normalize
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_stfpm import Stfpm, environment
+from anomalib_stfpm import Stfpm
 from anomalib_stfpm.comparison.pretrained import pretrained
 from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.results import environment
 from anomalib_stfpm_deploy.files import write_text
 
 BACKBONE = "resnet18"
 INPUT_SIZE = (256, 256)
 BATCH_SIZE = 32
-TEST_SHARE = 0.5  # test pictures, half of them defective, for each training picture, as in MVTec AD's screw
+TEST_SHARE = 0.5  # test images, half of them defective, for each training image, as in MVTec AD's screw
 
 Turn = Callable[[], None]
 
 
 @dataclass
 class Settings:
-    """What all are trained on."""
+    """Data and settings that all contenders share."""
 
-    pictures: str
+    images: str
     epochs: int
     validation: str
     num_workers: int
@@ -63,8 +64,8 @@ class Settings:
     def datamodule(self) -> MVTecLayout:
         """Make the datamodule."""
         return MVTecLayout(
-            root=Path(self.pictures).parent,
-            category=Path(self.pictures).name,
+            root=Path(self.images).parent,
+            category=Path(self.images).name,
             train_batch_size=BATCH_SIZE,
             eval_batch_size=BATCH_SIZE,
             num_workers=self.num_workers,
@@ -75,7 +76,7 @@ class Settings:
 
 
 class Turns(Callback):
-    """Wait for one's turn before every epoch but the first."""
+    """Wait for the turn before every epoch but the first."""
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
@@ -98,7 +99,7 @@ def fast_cpu(settings: Settings, turn: Turn) -> None:
 
 
 def not_remembering(settings: Settings, turn: Turn) -> None:
-    """Train this package's Stfpm without remembering anything."""
+    """Train this package's Stfpm without its cache."""
     fit(ours(replace(settings, cache_budget="0")), settings, turn)
 
 
@@ -110,7 +111,7 @@ def anomalibs(settings: Settings, turn: Turn) -> None:
 
 
 def plain(settings: Settings, turn: Turn) -> None:
-    """Train as the paper describes it, with all pictures in memory."""
+    """Train as the paper describes it, with all images in memory."""
     datamodule = settings.datamodule()
     datamodule.setup()
     train, held_out = (
@@ -181,15 +182,15 @@ def _map(distances: list[torch.Tensor]) -> torch.Tensor:
     return interpolate(product, size=INPUT_SIZE, mode="bilinear")
 
 
-def make_pictures(category: Path, folder: Path, pictures: int, size: int) -> Path:
-    """Make pictures of a size from real ones: enlarged, and from the second round on mirrored or turned."""
-    target = folder / f"{category.name}_{pictures}x{size}"
+def make_images(category: Path, folder: Path, images: int, size: int) -> Path:
+    """Make images from real ones: resized, and flipped once the real ones are used up."""
+    target = folder / f"{category.name}_{images}x{size}"
     if not target.is_dir():
         temporary = folder / f".{target.name}"
         shutil.rmtree(temporary, ignore_errors=True)
-        each = round(pictures * TEST_SHARE / 2)
+        each = round(images * TEST_SHARE / 2)
         bad = [path for path in _files(category / "test") if path.parent.name != "good"]
-        _write(_files(category / "train" / "good"), temporary / "train" / "good", pictures, size)
+        _write(_files(category / "train" / "good"), temporary / "train" / "good", images, size)
         _write(_files(category / "test" / "good"), temporary / "test" / "good", each, size)
         _write(bad, temporary / "test" / "bad", each, size)
         masks = [next((category / "ground_truth" / p.parent.name).glob(f"{p.stem}*"), None) for p in bad]
@@ -215,8 +216,8 @@ def _write(sources: list[Path], folder: Path, count: int, size: int, mode: str =
 
 
 def _compete(name: str, settings: Settings, connection: Connection, start_method: str) -> None:
-    """Train in a process of its own: wait for the first turn, and report the seconds of every turn."""
-    multiprocessing.set_start_method(start_method, force=True)  # dataloaders start workers as they would elsewhere
+    """Train in this process: wait for each turn, and send the seconds it took."""
+    multiprocessing.set_start_method(start_method, force=True)  # or the workers of dataloaders would be spawned too
     turns: list[float] = []
     connection.send("ready")
     connection.recv()
@@ -236,7 +237,7 @@ def _compete(name: str, settings: Settings, connection: Connection, start_method
 
 
 def run(names: list[str], settings: Settings) -> dict[str, dict[str, Any]]:
-    """Let the contenders train in turns, and return what each has measured."""
+    """Train all contenders, alternating epoch by epoch, and return their measurements."""
     start_method = multiprocessing.get_start_method()
     context = multiprocessing.get_context("spawn")
     connections = {}
@@ -256,7 +257,7 @@ def run(names: list[str], settings: Settings) -> dict[str, dict[str, Any]]:
                     results[name] = answer
                 else:
                     print(f"{name}: {answer:.1f} s", flush=True)
-    trained = len(_files(Path(settings.pictures) / "train"))
+    trained = len(_files(Path(settings.images) / "train"))
     trained = trained if settings.validation != "from_train" else round(0.8 * trained)
     for result in results.values():
         later = result["seconds_per_epoch"][1:] or result["seconds_per_epoch"]
@@ -267,9 +268,9 @@ def run(names: list[str], settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
-    """Write a row for each contender, with how much faster each is than anomalib's and than the plain loop."""
+    """Write a row for each contender, with its speed relative to anomalib's Stfpm and to the plain loop."""
     lines = [
-        "| | whole fit, s | first epoch, s | later ones, s | pictures/s | peak, GB | anomalib's | plain loop |",
+        "| | whole fit, s | first epoch, s | later ones, s | images/s | peak, GB | anomalib's | plain loop |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, result in results.items():
@@ -286,11 +287,11 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Make the pictures, train, print and write."""
+    """Run the benchmark, print and write the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="folder that holds the category")
     parser.add_argument("--category", required=True)
-    parser.add_argument("--pictures", nargs="+", type=int, default=[300], help="several with --grow")
+    parser.add_argument("--images", nargs="+", type=int, default=[300], help="several with --grow")
     parser.add_argument("--size", nargs="+", type=int, default=[1024], help="several with --grow")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--validation", choices=["same_as_test", "from_train"], default="same_as_test")
@@ -303,24 +304,24 @@ def main() -> None:
     arguments.output.mkdir(parents=True, exist_ok=True)
 
     results: dict[str, Any] = {}
-    sizes = [(arguments.pictures[0], size) for size in arguments.size]
-    numbers = [(pictures, arguments.size[0]) for pictures in arguments.pictures]
-    for pictures, size in dict.fromkeys([*sizes, *numbers]):
-        folder = make_pictures(arguments.root / arguments.category, arguments.output, pictures, size)
+    sizes = [(arguments.images[0], size) for size in arguments.size]
+    numbers = [(images, arguments.size[0]) for images in arguments.images]
+    for images, size in dict.fromkeys([*sizes, *numbers]):
+        folder = make_images(arguments.root / arguments.category, arguments.output, images, size)
         settings = Settings(
             str(folder), arguments.epochs, arguments.validation, arguments.num_workers, arguments.cache_budget
         )
         cases = {"": settings}
         if arguments.grow:
-            half = round(pictures * 0.5 * 1.8e6)  # image, mask and features at 256 x 256
+            half = round(images * 0.5 * 1.8e6)  # image, mask and features at 256 x 256
             cases = {"full": settings, "exceeded": replace(settings, cache_budget=str(half))}
         for case, chosen in cases.items():
             result = run(["fast_cpu"] if arguments.grow else arguments.contenders, chosen)
-            title = f"{pictures} pictures of {size} x {size}" + (f", budget {case}" if case else "")
+            title = f"{images} images of {size} x {size}" + (f", budget {case}" if case else "")
             results[title] = {"settings": asdict(chosen), "results": result}
             print(f"\n{title}, {arguments.epochs} epochs\n\n{table(result)}", flush=True)
     for result in results.values():
-        result["settings"]["pictures"] = Path(result["settings"]["pictures"]).name
+        result["settings"]["images"] = Path(result["settings"]["images"]).name
     name = "growth" if arguments.grow else f"training_{arguments.validation}"
     report = {"environment": environment.describe(), "runs": results}
     write_text(arguments.output / f"{name}.json", json.dumps(report, indent=2) + "\n")

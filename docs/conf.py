@@ -1,7 +1,7 @@
 """How the documentation is built: ``sphinx-build -W docs build/docs``.
 
-The notebooks are run for it, in a few minutes; a second build runs those again that have changed.
-``-D nb_execution_mode=off`` leaves them unrun.
+The build runs the notebooks, which takes a few minutes. The next build runs only those that have changed.
+``-D nb_execution_mode=off`` runs none.
 """
 
 import os
@@ -36,10 +36,10 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_merge_streams = True
 nb_render_markdown_format = "gfm"  # with tables
-nb_output_stderr = "remove"  # warnings of libraries that are imported
-# The notebooks call anomalib-stfpm, which is where this Python is.
+nb_output_stderr = "remove"  # warnings of imported libraries
+# The notebooks call anomalib-stfpm, which is next to this Python.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
-# Sphinx reads no file outside its folder.
+# Sphinx only reads files in its own folder.
 _docs = Path(__file__).parent
 shutil.copytree(_docs.parent / "notebooks", _docs / "notebooks", dirs_exist_ok=True)

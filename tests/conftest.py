@@ -1,8 +1,9 @@
 """What the tests share: random teacher weights, tiny categories, and a machine without a network."""
 
+import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from rich.logging import RichHandler
 from safetensors.torch import save_file
 
 BACKBONE = "resnet18.tv_in1k"
@@ -41,6 +43,15 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _rich_handlers_are_removed() -> Iterator[None]:
+    """Remove the log handlers that anomalib's command line adds: they would print in all later tests."""
+    yield
+    for logger in (logging.getLogger(), logging.getLogger("lightning.pytorch")):
+        for handler in [one for one in logger.handlers if isinstance(one, RichHandler)]:
+            logger.removeHandler(handler)
+
+
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine on which every connection is refused."""
@@ -64,8 +75,8 @@ class Hostile:
         return Path.touch, (self.made,)
 
 
-def write_picture(path: Path, seed: int, *, defect: bool = False) -> None:
-    """Write a 64 x 64 colour picture of noise, with a white square in it if it is to have a defect."""
+def write_image(path: Path, seed: int, *, defect: bool = False) -> None:
+    """Write a 64 x 64 colour image of noise, with a white square in it if it is to have a defect."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 128, size=(64, 64, 3), dtype=np.uint8)
     if defect:
@@ -89,12 +100,12 @@ def write_category(tmp_path: Path) -> CategoryWriter:
     """A function that writes a tiny category; its arguments name the folders as the data set's layout wants them."""
 
     def write(category: str, good: str = "good", bad: str = "bad") -> Path:
-        root = tmp_path / "pictures"
+        root = tmp_path / "images"
         for index in range(4):
-            write_picture(root / category / "train" / good / f"{index:03}.png", seed=index)
+            write_image(root / category / "train" / good / f"{index:03}.png", seed=index)
         for index in range(2):
-            write_picture(root / category / "test" / good / f"{index:03}.png", seed=10 + index)
-            write_picture(root / category / "test" / bad / f"{index:03}.png", seed=20 + index, defect=True)
+            write_image(root / category / "test" / good / f"{index:03}.png", seed=10 + index)
+            write_image(root / category / "test" / bad / f"{index:03}.png", seed=20 + index, defect=True)
             write_mask(root / category / "ground_truth" / bad / f"{index:03}.png")
         return root
 

@@ -1,9 +1,9 @@
 """Train recipes on categories with several seeds and print a table a category: mean and spread over the seeds.
 
-All see the same pictures with the same seeds, a fifth of the normal ones held out: this package's recipes keep the
-student that errs least on them, and the test pictures steer nothing. Example, on categories in MVTec AD's layout:
+All see the same images with the same seeds, a fifth of the normal ones held out: this package's recipes keep the
+student that errs least on them, and the test images steer nothing. Example, on categories in MVTec AD's layout:
 
-    python -m benchmarks.quality --root pictures --categories screw --variants original "cycle 1.6, batch 8" --epochs 40
+    python -m benchmarks.quality --root images --categories screw --variants original "cycle 1.6, batch 8" --epochs 40
 
 ``brick``, ``grass`` and ``gravel`` are the demo categories, and need not be in the root. Interrupted, the same command
 goes on where it was; without ``--variants`` it prints what is there. ``--readings`` also tries other ways to make map
@@ -24,7 +24,6 @@ from anomalib_stfpm.reproduction import Protocol, report, reproduce
 from anomalib_stfpm.reproduction.run import STUDENT_CHECKPOINT
 from anomalib_stfpm_deploy import files
 
-from .latency import latencies
 from .readings import read_all
 from .tables import Runs, table
 from .variants import RECIPES, VARIANTS
@@ -91,6 +90,8 @@ def main() -> None:
         runs: Runs = {name: _runs(folder) for name, folder in trained.items()}
         record[category] = {"runs": runs}
         if arguments.latency:
+            from .latency import latencies  # needs OpenVINO
+
             record[category]["latency"] = latencies(
                 {name: (make[name], _checkpoint(folder)) for name, folder in trained.items()}
             )

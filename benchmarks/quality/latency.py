@@ -1,4 +1,4 @@
-"""How long each trained model takes for a picture, exported to OpenVINO as anomalib exports it."""
+"""How long each trained model takes for an image, exported to OpenVINO as anomalib exports it."""
 
 import tempfile
 from collections.abc import Callable
@@ -17,13 +17,13 @@ ROUNDS = 30
 
 
 def latencies(models: dict[str, tuple[Callable[[], AnomalibModule], Path]]) -> dict[str, float]:
-    """Time models in turns, one picture at a time, in 32 bits on all cores.
+    """Time models in turns, one image at a time, in 32 bits on all cores.
 
     Args:
         models: By name, what makes the model, and the checkpoint it was trained to.
 
     Returns:
-        Median milliseconds of a picture, by name.
+        Median milliseconds of an image, by name.
     """
     with tempfile.TemporaryDirectory() as folder:
         networks = [
@@ -40,5 +40,5 @@ def _exported(model: AnomalibModule, checkpoint: Path, folder: Path) -> Path:
     model.load_state_dict(saved["state_dict"])
     pre_processor: Any = model.eval().pre_processor
     size = tuple(pre_processor.transform.transforms[0].size)
-    # One picture at a time for all: PatchCore's graph takes no other number than it was exported with.
+    # One image at a time for all: PatchCore's graph takes no other number than it was exported with.
     return model.to_openvino(folder, input_size=size, onnx_kwargs={"dynamic_shapes": None, "opset_version": 18})

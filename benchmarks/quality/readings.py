@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
 from anomalib_stfpm import MapContrast, MapSmoothing, Stfpm
+from anomalib_stfpm.backbone.feature_distance import feature_distances
+from anomalib_stfpm.backbone.resize import enlarge
 from anomalib_stfpm.data import MVTecLayout
-from anomalib_stfpm.feature_distance import feature_distances
-from anomalib_stfpm.output_folder import CONFIGURATION_FILE
 from anomalib_stfpm.reproduction.run import RESULT_FILE, STUDENT_CHECKPOINT
-from anomalib_stfpm.resize import enlarge
+from anomalib_stfpm.results.output_folder import CONFIGURATION_FILE
 
-Levels = torch.Tensor  # (levels, pictures, height, width): the level maps, all resized to one size
+Levels = torch.Tensor  # (levels, images, height, width): the level maps, all resized to one size
 
 
 def product(levels: Levels, normal: Levels) -> torch.Tensor:
@@ -31,7 +31,7 @@ def product(levels: Levels, normal: Levels) -> torch.Tensor:
 
 
 def product_by_position(levels: Levels, normal: Levels) -> torch.Tensor:
-    """The product of the levels, each divided by its mean over normal pictures at the same position."""
+    """The product of the levels, each divided by its mean over normal images at the same position."""
     return (levels / normal.mean(dim=1, keepdim=True)).prod(dim=0)
 
 
@@ -47,17 +47,17 @@ def plain_sum(levels: Levels, normal: Levels) -> torch.Tensor:
 
 
 def sum_of_levels(levels: Levels, normal: Levels) -> torch.Tensor:
-    """The sum of the levels, each less its mean and divided by its spread over normal pictures."""
+    """The sum of the levels, each less its mean and divided by its spread over normal images."""
     return _standardised(levels, normal, (1, 2, 3)).sum(dim=0)
 
 
 def sum_by_position(levels: Levels, normal: Levels) -> torch.Tensor:
-    """The sum of the levels, each less its mean and divided by its spread over normal pictures at the same position."""
+    """The sum of the levels, each less its mean and divided by its spread over normal images at the same position."""
     return _standardised(levels, normal, (1,)).sum(dim=0)
 
 
 def _standardised(levels: Levels, normal: Levels, dim: tuple[int, ...]) -> torch.Tensor:
-    spread = normal.std(dim=dim, keepdim=True, correction=0).clamp_min(1e-6)  # one picture alone has none
+    spread = normal.std(dim=dim, keepdim=True, correction=0).clamp_min(1e-6)  # one image alone has none
     return (levels - normal.mean(dim=dim, keepdim=True)) / spread
 
 
@@ -67,7 +67,7 @@ class Reading:
 
     Args:
         combine: Makes one map of the levels.
-        contrast: Power of the mean of a picture's map by which the map, but not the score, is divided.
+        contrast: Power of the mean of an image's map by which the map, but not the score, is divided.
         smoothing: Standard deviation of a Gaussian blur of the map, but not of the score, in pixels of the map.
         top_share: The score is the mean of this share of the highest values; 0 takes the maximum.
     """

@@ -23,7 +23,7 @@ class Variant:
 
     Args:
         make: Makes the model.
-        train_batch_size: Pictures in a training batch.
+        train_batch_size: Images in a training batch.
     """
 
     make: Make
@@ -45,10 +45,10 @@ class Changed:
 
 
 class Turned(Stfpm):
-    """Trained on pictures that are mirrored and turned by quarters at random."""
+    """Trained on images that are mirrored and turned by quarters at random."""
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
-        """Turn each picture of the batch anew, and compute the teacher's features, which are then never the same."""
+        """Turn each image of the batch anew, and compute the teacher's features, which are then never the same."""
         del args, kwargs
         images: Any = batch.image
         images = torch.stack([turned(image) for image in images])
@@ -57,7 +57,7 @@ class Turned(Stfpm):
 
 
 def turned(image: torch.Tensor) -> torch.Tensor:
-    """Mirror and turn a picture of shape ``(3, H, W)`` at random, in one of eight ways."""
+    """Mirror and turn an image of shape ``(3, H, W)`` at random, in one of eight ways."""
     quarters, mirrored = int(torch.randint(4, ())), bool(torch.randint(2, ()))
     image = torch.rot90(image, quarters, (-2, -1))
     return image.flip(-1) if mirrored else image

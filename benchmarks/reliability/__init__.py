@@ -1,1 +1,1 @@
-"""What stays right when processes are killed, and over long times: each a script that counts and measures."""
+"""Benchmarks of killed processes, long runs and numerical accuracy."""

@@ -1,9 +1,9 @@
-"""Kill trainings at random moments, and see whether each ends with the student of an uninterrupted one.
+"""Kill trainings at random moments, resume them, and compare the final student with an uninterrupted training.
 
-Each training is what ``anomalib train`` does, on pictures of noise. SIGKILL ends it at a random moment, every third
-time while a checkpoint is being written. All checkpoints must then be readable, and the same command with
-``--ckpt_path`` goes on from the last one, is killed again, and so on, until one comes to its end: its student, that of
-each checkpoint and the metrics of its test must be those of an uninterrupted training, bit for bit:
+Each training runs ``anomalib train`` on images of noise. SIGKILL ends it at a random moment, every third time while a
+checkpoint is being written. All checkpoints must still be readable. The same command with ``--ckpt_path`` resumes from
+the last one and is killed again, until a training finishes. Its final student, its checkpoint and its test metrics must
+equal those of an uninterrupted training, bit for bit:
 
     python -m benchmarks.reliability.killed_training --kills 30
 """
@@ -26,13 +26,13 @@ from typing import Any
 import torch
 from anomalib.cli import AnomalibCLI
 
-from anomalib_stfpm import environment
+from anomalib_stfpm.results import environment
 from anomalib_stfpm_deploy.files import write_text
 
 from . import made_up
 
 _CATEGORY = "part"
-_PICTURES = 8
+_IMAGES = 8
 _FINISHED = "finished.pt"
 _WRITING = "*/weights/lightning/.*.ckpt"
 _WRITTEN = "v*/weights/lightning/[!.]*.ckpt"
@@ -40,14 +40,14 @@ _WRITTEN = "v*/weights/lightning/[!.]*.ckpt"
 
 @dataclass
 class Outcome:
-    """What has become of the trainings.
+    """Counts over all trainings.
 
     Args:
-        kills: How often a training was killed.
-        while_writing: How often while a checkpoint was being written.
-        before_the_first_checkpoint: How often when there was nothing to go on from yet.
-        trainings: Number of trainings that have come to their end.
-        same: How many of them ended with what the uninterrupted one ended with.
+        kills: Number of kills.
+        while_writing: Kills while a checkpoint was being written.
+        before_the_first_checkpoint: Kills before there was a checkpoint.
+        trainings: Number of trainings that finished.
+        same: Trainings that ended with the same tensors and metrics as the uninterrupted one.
         unreadable: Checkpoints that could not be read after a kill.
     """
 
@@ -60,14 +60,7 @@ class Outcome:
 
 
 def train(folder: Path, results: Path, epochs: int, checkpoint: Path | None) -> None:
-    """Train and test as the command does, and save what that ends with: in a process of its own.
-
-    Args:
-        folder: Holds pictures and teacher.
-        results: Folder to write to.
-        epochs: Number of epochs.
-        checkpoint: Checkpoint to go on from.
-    """
+    """Train and test as the command does, and save what that ends with: in a process of its own."""
     torch.set_num_threads(1)
     results.mkdir(exist_ok=True)
     log = os.open(results / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -87,26 +80,16 @@ def train(folder: Path, results: Path, epochs: int, checkpoint: Path | None) -> 
 
 
 def kill_again_and_again(folder: Path, kills: int, epochs: int, seed: int) -> Outcome:
-    """Kill trainings until that has been done often enough, and let the last one finish.
-
-    Args:
-        folder: Folder for pictures, teacher and results.
-        kills: How often to kill.
-        epochs: Number of epochs of a training.
-        seed: Seed of the moments.
-
-    Returns:
-        What has become of them.
-    """
-    made_up.write_pictures(folder, _CATEGORY, _PICTURES)
+    """Kill trainings until that has been done often enough, and let the last one finish."""
+    made_up.write_images(folder, _CATEGORY, _IMAGES)
     made_up.write_teacher(folder / "teacher.safetensors")
-    # A fork has imported all that takes long, and shares no thread with this process, which computes nothing itself.
+    # Forking saves the slow imports. It is safe because this process computes nothing and so has no threads.
     start = partial(multiprocessing.get_context("fork").Process, target=train)
     begun = time.monotonic()
     _finished(start(args=(folder, folder / "whole", epochs, None)))
     seconds = time.monotonic() - begun
     expected = _ended_with(folder / "whole")
-    # Moments are no secrets.
+    # Not used for security.
     outcome, moments = Outcome(), random.Random(seed)  # nosec B311
     while outcome.kills < kills:
         results = folder / f"killed_{outcome.trainings}"
@@ -127,7 +110,7 @@ def kill_again_and_again(folder: Path, kills: int, epochs: int, seed: int) -> Ou
                 str(path.relative_to(folder)) for path in _written(results) if not _is_readable(path)
             ]
             for leftover in _of_engine(results).glob(_WRITING):
-                leftover.unlink()  # for the next writing to be told from this one
+                leftover.unlink()  # or the next kill would mistake it for a checkpoint being written
         if not (results / _FINISHED).is_file():
             _finished(start(args=(folder, results, epochs, last_checkpoint(results))))
         outcome.trainings += 1
@@ -137,14 +120,7 @@ def kill_again_and_again(folder: Path, kills: int, epochs: int, seed: int) -> Ou
 
 
 def last_checkpoint(results: Path) -> Path | None:
-    """Find the checkpoint to go on from.
-
-    Args:
-        results: The folder that was given to the command.
-
-    Returns:
-        ``model.ckpt`` of the newest version that has one.
-    """
+    """Find the checkpoint to go on from."""
     found = {int(path.parents[2].name[1:]): path for path in _written(results) if path.name == "model.ckpt"}
     return found[max(found)] if found else None
 
@@ -165,7 +141,7 @@ def _is_readable(checkpoint: Path) -> bool:
 
 
 def _wait(process: BaseProcess, results: Path, seconds: float, *, writes: bool) -> None:
-    """Wait until a moment, or from then on until a checkpoint is being written."""
+    """Wait for some seconds, then, if ``writes``, until a checkpoint is being written."""
     process.join(seconds)
     while writes and process.is_alive() and not any(_of_engine(results).glob(_WRITING)):
         time.sleep(0.001)
@@ -175,12 +151,12 @@ def _finished(process: BaseProcess) -> None:
     process.start()
     process.join()
     if process.exitcode != 0:
-        msg = f"A training that was not killed has ended with exit code {process.exitcode}."
+        msg = f"A training that was not killed ended with exit code {process.exitcode}."
         raise RuntimeError(msg)
 
 
 def _ended_with(results: Path) -> dict[str, Any]:
-    """Student and metrics at the end, and the states in the checkpoints that are there to be used."""
+    """Return the final student and metrics, and the states in the last checkpoint."""
     ended: dict[str, Any] = torch.load(results / _FINISHED, weights_only=True)
     newest = last_checkpoint(results)
     if newest is None:
@@ -203,11 +179,11 @@ def _is_same(left: Any, right: Any) -> bool:  # noqa: ANN401  # any part of a ch
 
 
 def main() -> None:
-    """Kill, count, print and write."""
+    """Run the benchmark, print and write the counts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments to kill at")
     parser.add_argument("--output", type=Path, default=Path("results/reliability"))
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""Score many pictures in one process, and see whether it stays as it was.
+"""Score many images in one process, and check for memory leaks and changing scores.
 
-A long-lived process reads PNG pictures and scores them with an exported model, as ``anomalib-stfpm infer`` does, one at
-a time: its memory after a tenth of them and at its highest from then on, the descriptors that are open, the latency,
-and whether every score is the one of the first pass. Then 8 threads share the model, and must find what one has found:
+One process reads PNG images and scores them one at a time with an exported model, as ``anomalib-stfpm infer`` does. It
+measures memory after a tenth of the images and its maximum after that, open file descriptors and latency, and compares
+every score with that of the first pass. Then 8 threads share the model and must give the same scores as one:
 
-    python -m benchmarks.reliability.load --pictures 100000
+    python -m benchmarks.reliability.load --images 100000
 """
 
 import argparse
@@ -23,39 +23,39 @@ import psutil
 
 from anomalib_stfpm_deploy import machine
 from anomalib_stfpm_deploy.files import write_text
+from anomalib_stfpm_deploy.image import read_image
 from anomalib_stfpm_deploy.network import Network, Prediction
-from anomalib_stfpm_deploy.picture import read_picture
 
 DISTINCT = 50
-"""Number of pictures that are scored again and again."""
+"""Number of different images, which are scored repeatedly."""
 THREADS = 8
 MOST_GROWTH = 0.02
-"""Share by which memory may grow after the first tenth of the pictures."""
+"""Highest relative growth of memory that is allowed after the first tenth of the images."""
 
 _WARM = 0.1
-_BETWEEN = 100  # pictures, of looks at the memory
+_BETWEEN = 100  # images, from one reading of the memory to the next
 _PASSES_OF_THREADS = 20
 
 
 @dataclass(frozen=True)
 class Load:
-    """What was seen.
+    """Measurements of the process.
 
     Args:
-        pictures: Number of pictures scored by one thread.
-        seconds: Time that took.
-        warm_bytes: Memory after a tenth of the pictures.
-        highest_bytes: The most memory after that.
-        descriptors_before: Descriptors open after a tenth of the pictures.
+        images: Number of images scored by one thread.
+        seconds: Time for all of them.
+        warm_bytes: Memory after a tenth of the images.
+        highest_bytes: Highest memory after that.
+        descriptors_before: Descriptors open after a tenth of the images.
         descriptors_after: Descriptors open at the end.
-        median_ms: Median time of a picture, from file to score, after the first tenth.
-        p99_ms: Time that 99 of 100 pictures took at most.
-        different: Number of scores or labels that were not those of the first pass.
-        pictures_of_threads: Number of pictures that the threads scored.
-        different_in_threads: Number of their scores, labels or maps that were not those of one thread.
+        median_ms: Median time of an image, from file to score, after the first tenth.
+        p99_ms: 99th percentile of that time.
+        different: Number of images whose score or label differs from the first pass.
+        images_of_threads: Number of images scored by the threads.
+        different_in_threads: Number of those whose score, label or map differs from that of one thread.
     """
 
-    pictures: int
+    images: int
     seconds: float
     warm_bytes: int
     highest_bytes: int
@@ -64,52 +64,35 @@ class Load:
     median_ms: float
     p99_ms: float
     different: int
-    pictures_of_threads: int
+    images_of_threads: int
     different_in_threads: int
 
     @property
     def growth(self) -> float:
-        """Share by which memory grew."""
+        """Relative growth of memory."""
         return max(0.0, self.highest_bytes / self.warm_bytes - 1)
 
     @property
     def is_steady(self) -> bool:
-        """Whether nothing but time, which other work of the machine takes too, is other than it should be."""
+        """Whether scores, memory and descriptors stayed the same. Times depend on other processes, and do not count."""
         is_same = self.different == self.different_in_threads == 0
         return is_same and self.growth <= MOST_GROWTH and self.descriptors_after <= self.descriptors_before
 
 
 def scored(network: Network, path: Path) -> Prediction:
-    """Read and score a picture.
-
-    Args:
-        network: The model.
-        path: The picture.
-
-    Returns:
-        What the model says of it.
-    """
-    return network.predict(network.prepare(read_picture(path)))
+    """Read and score an image."""
+    return network.predict(network.prepare(read_image(path)))
 
 
-def measure(model: Path, paths: list[Path], pictures: int) -> Load:
-    """Score pictures, and look at this process.
-
-    Args:
-        model: The exported model.
-        paths: The pictures, which are scored again and again.
-        pictures: How many to score.
-
-    Returns:
-        What was seen.
-    """
+def measure(model: Path, paths: list[Path], images: int) -> Load:
+    """Score images and measure this process."""
     network, process = Network(model), psutil.Process()
     first = {path: scored(network, path) for path in paths}
-    # Of ones, for zeros take memory only when they are replaced.
-    milliseconds, different, warm = np.ones(pictures), 0, int(_WARM * pictures)
+    # Ones, because the system allocates the memory of zeros only when they are overwritten.
+    milliseconds, different, warm = np.ones(images), 0, int(_WARM * images)
     memory, descriptors = [process.memory_info().rss], process.num_fds()
     start = time.perf_counter()
-    for index, path in enumerate(islice(cycle(paths), pictures)):
+    for index, path in enumerate(islice(cycle(paths), images)):
         before = time.perf_counter()
         found = scored(network, path)
         milliseconds[index] = 1e3 * (time.perf_counter() - before)
@@ -124,7 +107,7 @@ def measure(model: Path, paths: list[Path], pictures: int) -> Load:
         of_threads = pool.map(lambda path: (path, scored(network, path)), paths * _PASSES_OF_THREADS)
         different_in_threads = sum(not _is_same(found, first[path]) for path, found in of_threads)
     return Load(
-        pictures=pictures,
+        images=images,
         seconds=seconds,
         warm_bytes=memory[0],
         highest_bytes=max(memory),
@@ -133,7 +116,7 @@ def measure(model: Path, paths: list[Path], pictures: int) -> Load:
         median_ms=float(np.median(settled)),
         p99_ms=float(np.quantile(settled, 0.99)),
         different=different,
-        pictures_of_threads=len(paths) * _PASSES_OF_THREADS,
+        images_of_threads=len(paths) * _PASSES_OF_THREADS,
         different_in_threads=different_in_threads,
     )
 
@@ -144,17 +127,17 @@ def _is_same(left: Prediction, right: Prediction) -> bool:
 
 
 def _prepare(folder: Path) -> None:
-    """Write pictures and a model: in a process of its own, for this one is to be without torch."""
+    """Write images and a model. Runs in its own process, so that the measured one does not import torch."""
     from . import made_up
 
-    made_up.write_pictures(folder, "part", train=DISTINCT, good=0, bad=0)
+    made_up.write_images(folder, "part", train=DISTINCT, good=0, bad=0)
     made_up.export(folder)
 
 
 def main() -> None:
-    """Make pictures and model, score, print and write."""
+    """Run the benchmark, print and write the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--output", type=Path, default=Path("results/reliability"))
     arguments = parser.parse_args()
     with TemporaryDirectory() as name:
@@ -165,16 +148,16 @@ def main() -> None:
         if preparing.exitcode != 0:
             sys.exit("The model could not be exported.")
         paths = sorted((folder / "part").rglob("*.png"))
-        load = measure(folder / "weights" / "openvino" / "model.xml", paths, arguments.pictures)
+        load = measure(folder / "weights" / "openvino" / "model.xml", paths, arguments.images)
     report = {**asdict(load), "growth": load.growth, "environment": machine.describe()}
     write_text(arguments.output / "load.json", json.dumps(report, indent=2) + "\n")
     times = load.p99_ms / load.median_ms
     print(
-        f"{load.pictures} pictures in {load.seconds:.0f} s: memory {load.warm_bytes / 1e6:.1f} MB after a tenth and "
+        f"{load.images} images in {load.seconds:.0f} s: memory {load.warm_bytes / 1e6:.1f} MB after a tenth and "
         f"{load.highest_bytes / 1e6:.1f} MB at the most ({load.growth:+.2%}), {load.descriptors_before} descriptors "
         f"open and {load.descriptors_after} at the end, latency {load.median_ms:.2f} ms, p99 {load.p99_ms:.2f} ms "
         f"({times:.2f} times), {load.different} scores that differ from the first pass.\n"
-        f"{THREADS} threads, {load.pictures_of_threads} pictures: {load.different_in_threads} differ from one thread's."
+        f"{THREADS} threads, {load.images_of_threads} images: {load.different_in_threads} differ from one thread's."
     )
     sys.exit(not load.is_steady)
 

@@ -1,4 +1,4 @@
-"""Pictures of noise and a random teacher, for what does not depend on what is learned."""
+"""Images of noise and a random teacher, for benchmarks that do not depend on what is learned."""
 
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,8 @@ SIZE = 64  # pixels
 _WHITE = slice(20, 40)
 
 
-def write_pictures(root: Path, category: str, train: int, good: int = 2, bad: int = 2) -> None:
-    """Write a category in MVTec AD's layout.
-
-    Args:
-        root: Folder that gets the category's folder.
-        category: Its name.
-        train: Number of normal training pictures.
-        good: Number of normal test pictures.
-        bad: Number of test pictures with a white square, each with a mask.
-    """
+def write_images(root: Path, category: str, train: int, good: int = 2, bad: int = 2) -> None:
+    """Write a category in MVTec AD's layout. Images in ``bad`` have a white square."""
     generator = np.random.default_rng(0)
     for folder, number in (("train/good", train), ("test/good", good), ("test/bad", bad)):
         for index in range(number):
@@ -45,21 +37,13 @@ def _write(path: Path, pixels: "np.typing.NDArray[np.uint8]") -> None:
 
 
 def write_teacher(path: Path) -> None:
-    """Write random weights of the backbone.
-
-    Args:
-        path: The ``.safetensors`` file to write.
-    """
+    """Write random weights of the backbone."""
     torch.manual_seed(0)
     save_file(timm.create_model(BACKBONE, pretrained=False).state_dict(), path)
 
 
 def export(folder: Path) -> None:
-    """Export a random model with OpenVINO.
-
-    Args:
-        folder: Folder that gets the model. Its pictures set the thresholds.
-    """
+    """Export a random model with OpenVINO, with thresholds from the images in the folder."""
     torch.manual_seed(0)
     model: Any = Stfpm(BACKBONE, ["layer1"], input_size=(SIZE, SIZE), visualizer=False).eval()
     model.model.load_teacher(timm.create_model(BACKBONE, pretrained=False).state_dict())

@@ -1,14 +1,14 @@
-"""See how far scores and maps depend on how they are computed.
+"""Measure how much scores and maps depend on precision, threads, batch size, memory layout, tiling and export.
 
-A model of real features finds what is unusual in crops of a photograph: in 64 bits, which is the reference, and in 32
-and 16 bits, with one thread and two, one picture at a time and 32, with both layouts in memory, in tiles and exported.
-Printed is the largest difference of a score, as a share of it, the largest one of a pixel, as a share of the highest in
-its map, and the lowest correlation of a map with the reference, each with the bound that the tests hold it to:
+The reference scores crops of a photograph in float64 with pretrained features. Each row of the table is another way to
+compute the same: float32, bf16, one or two threads, one or 32 images at a time, channels first, tiled, or exported. It
+shows the largest relative difference of a score, the largest difference of a pixel relative to the maximum of its map,
+and the lowest correlation of a map with the reference, each with its bound:
 
     python -m benchmarks.reliability.numbers
 
-The reference must be the one on record, rounded in ``benchmarks/results/reliability/numbers.json``; ``--write`` makes
-that again.
+The reference must equal the recorded one in ``benchmarks/results/reliability/numbers.json``. ``--write`` records it
+again.
 """
 
 import argparse
@@ -27,23 +27,24 @@ import torch
 from anomalib.data.utils.tiler import Tiler
 from skimage import data as photographs
 
-from anomalib_stfpm import Stfpm, StfpmModel, teacher_weights
+from anomalib_stfpm import Stfpm, StfpmModel
+from anomalib_stfpm.backbone import teacher_weights
 from anomalib_stfpm.loss import StfpmLoss
 from anomalib_stfpm_deploy.files import write_text
 
 BACKBONE = "tf_efficientnet_lite0"
 REFERENCE = Path(__file__).parents[1] / "results" / "reliability" / "numbers.json"
-PICTURES, SIZE = 32, 96
+IMAGES, SIZE = 32, 96
 
-_SAME = 1e-5  # share of a number of six digits
-_CELLS = 4  # to a side, of which a map's means are kept
-_NOISE = 0.05  # of the student's weights, as a share of the teacher's
+_SAME = 1e-5  # relative tolerance: the record has six digits
+_CELLS = 4  # rows and columns of the cells whose means are recorded
+_NOISE = 0.05  # of the student's weights, relative to the teacher's
 _TILE = 64
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a way to compute has found in the pictures.
+    """Scores and maps of the images.
 
     Args:
         scores: Array of shape ``(N,)``.
@@ -56,11 +57,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a way to compute is from the reference, or may be.
+    """Difference from the reference, or the bound of it.
 
     Args:
-        score: Largest difference of a score, as a share of it.
-        map: Largest difference of a pixel, as a share of the highest in its map.
+        score: Largest relative difference of a score.
+        map: Largest difference of a pixel, relative to the maximum of its map.
         correlation: Lowest correlation of a map.
     """
 
@@ -69,14 +70,7 @@ class Agreement:
     correlation: float
 
     def is_within(self, bound: "Agreement") -> bool:
-        """Compare with a bound.
-
-        Args:
-            bound: The worst that is allowed.
-
-        Returns:
-            Whether nothing is worse.
-        """
+        """Return whether no value is worse than its bound."""
         return self.score <= bound.score and self.map <= bound.map and self.correlation >= bound.correlation
 
 
@@ -86,26 +80,22 @@ BOUNDS = {
     "float32": _FLOAT32,
     "float32, 1 thread": _FLOAT32,
     "float32, 2 threads": _FLOAT32,
-    "float32, 1 picture at a time": _FLOAT32,
+    "float32, 1 image at a time": _FLOAT32,
     "float32, channels first": _FLOAT32,
     "bf16": Agreement(0.4, 0.4, 0.98),
     "OpenVINO in float32": _FLOAT32,
     "OpenVINO in float32, 1 thread": _FLOAT32,
-    "OpenVINO in float32, 1 picture at a time": _FLOAT32,
+    "OpenVINO in float32, 1 image at a time": _FLOAT32,
     "tiles that overlap": Agreement(0.5, 0.9, 0.92),
 }
-"""Every way to compute, with its bound. A tile does not see what is beside it: that is no matter of rounding alone."""
+"""Bound of each row. Tiles differ by more than rounding, because features at their edges lack the context."""
 
 
-def pictures() -> torch.Tensor:
-    """Cut pictures out of a photograph of bricks, and stain every other one.
-
-    Returns:
-        Tensor of shape ``(32, 3, 96, 96)``, normalised for the backbone.
-    """
+def crops() -> torch.Tensor:
+    """Crop images from a photograph of bricks, of shape ``(32, 3, 96, 96)``, and darken a square in every other one."""
     photograph = photographs.brick()
     generator = np.random.default_rng(0)
-    crops = np.empty((PICTURES, 1, SIZE, SIZE), np.float32)
+    crops = np.empty((IMAGES, 1, SIZE, SIZE), np.float32)
     for index, crop in enumerate(crops):
         top, left = generator.integers(0, len(photograph) - SIZE, 2)
         crop[0] = photograph[top : top + SIZE, left : left + SIZE] / 255
@@ -116,11 +106,7 @@ def pictures() -> torch.Tensor:
 
 
 def model() -> StfpmModel:
-    """Make a model of which the student is nearly the teacher.
-
-    Returns:
-        The model, in eval mode and 32 bits.
-    """
+    """Make a model whose student is the teacher with noise on its weights."""
     made = StfpmModel(BACKBONE)
     made.load_teacher(teacher_weights.read(BACKBONE, "package"))
     generator = np.random.default_rng(0)
@@ -134,14 +120,7 @@ def model() -> StfpmModel:
 
 
 def reference(images: torch.Tensor) -> tuple[Found, float]:
-    """Compute in 64 bits.
-
-    Args:
-        images: Pictures of shape ``(N, 3, H, W)``.
-
-    Returns:
-        What is found, and the loss.
-    """
+    """Compute scores, maps and the loss in float64."""
     network = model().double()
     with torch.no_grad():
         pyramids = network.teacher_pyramid(images.double()), network.student_pyramid(images.double())
@@ -150,15 +129,7 @@ def reference(images: torch.Tensor) -> tuple[Found, float]:
 
 
 def plain(found: Found, loss: float) -> dict[str, Any]:
-    """Round a reference to plain values.
-
-    Args:
-        found: What is found.
-        loss: The loss.
-
-    Returns:
-        Loss, score of every picture, and means of its map in 4 x 4 cells, in six digits.
-    """
+    """Round loss, scores and the means of each map in 4 x 4 cells to six digits."""
     side = SIZE // _CELLS
     cells = found.maps.reshape(-1, _CELLS, side, _CELLS, side).mean(axis=(2, 4))
     return {
@@ -169,14 +140,7 @@ def plain(found: Found, loss: float) -> dict[str, Any]:
 
 
 def is_on_record(values: dict[str, Any]) -> bool:
-    """Compare a reference with the one on record.
-
-    Args:
-        values: What :func:`plain` returned.
-
-    Returns:
-        Whether every number is the same, but for what another processor rounds otherwise.
-    """
+    """Compare what :func:`plain` returned with the recorded reference."""
     recorded = json.loads(REFERENCE.read_text(encoding="utf-8"))
     return recorded.keys() == values.keys() and all(
         np.allclose(values[name], recorded[name], rtol=_SAME, atol=0) for name in recorded
@@ -184,21 +148,13 @@ def is_on_record(values: dict[str, Any]) -> bool:
 
 
 def computed(images: torch.Tensor, folder: Path) -> Iterator[tuple[str, Found]]:
-    """Compute in every way of :data:`BOUNDS`.
-
-    Args:
-        images: Pictures of shape ``(N, 3, H, W)``.
-        folder: Folder that gets the exported model.
-
-    Yields:
-        The way's name, and what it has found.
-    """
+    """Yield the name of each row of :data:`BOUNDS` with its scores and maps. ``folder`` gets the exported model."""
     network = model()
     yield "float32", _by(network, images)
     for threads in (1, 2):
         with _threads(threads):
             yield f"float32, {threads} thread{'s' * (threads > 1)}", _by(network, images)
-    yield "float32, 1 picture at a time", _by(network, images, batch_size=1)
+    yield "float32, 1 image at a time", _by(network, images, batch_size=1)
     with torch.autocast("cpu", torch.bfloat16):
         yield "bf16", _by(network, images)
     network.tiler = Tiler(_TILE, _TILE // 4)
@@ -209,7 +165,7 @@ def computed(images: torch.Tensor, folder: Path) -> Iterator[tuple[str, Found]]:
     exported: Any = Stfpm(BACKBONE, input_size=(SIZE, SIZE), pre_processor=False, post_processor=False)
     exported.model.load_state_dict(network.state_dict())
     path = exported.eval().to_openvino(folder, input_size=(SIZE, SIZE))
-    for name, batch_size, threads in (("", PICTURES, 0), (", 1 thread", PICTURES, 1), (", 1 picture at a time", 1, 0)):
+    for name, batch_size, threads in (("", IMAGES, 0), (", 1 thread", IMAGES, 1), (", 1 image at a time", 1, 0)):
         settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
         compiled = openvino.compile_model(path, "CPU", settings)
         parts = [compiled(part.numpy()) for part in torch.split(images, batch_size)]
@@ -218,15 +174,7 @@ def computed(images: torch.Tensor, folder: Path) -> Iterator[tuple[str, Found]]:
 
 
 def agreement(found: Found, expected: Found) -> Agreement:
-    """Compare with the reference.
-
-    Args:
-        found: What a way to compute has found.
-        expected: What the reference has found.
-
-    Returns:
-        The largest differences and the lowest correlation.
-    """
+    """Return the differences from the reference."""
     score = np.abs(found.scores - expected.scores) / expected.scores
     maps = np.abs(found.maps - expected.maps).max(axis=(1, 2)) / expected.maps.max(axis=(1, 2))
     pairs = zip(found.maps, expected.maps, strict=True)
@@ -235,21 +183,17 @@ def agreement(found: Found, expected: Found) -> Agreement:
 
 
 def main() -> int:
-    """Print the differences, or make the reference again.
-
-    Returns:
-        The exit code: 1 if the reference is not the one on record, or anything is further from it than it may be.
-    """
+    """Print the table. The exit code is 1 if the reference has changed or a row exceeds its bound."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability.numbers", description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"write {REFERENCE.name} again")
-    images = pictures()
+    parser.add_argument("--write", action="store_true", help=f"record the reference again in {REFERENCE.name}")
+    images = crops()
     expected, loss = reference(images)
     values = plain(expected, loss)
     if parser.parse_args().write:
         write_text(REFERENCE, json.dumps(values, indent=1) + "\n")
     too_far = not is_on_record(values)
     if too_far:
-        print(f"The reference is not the one on record in {REFERENCE}.")
+        print(f"The reference differs from the recorded one in {REFERENCE}.")
     print("| | score | bound | map | bound | correlation | bound |\n| --- | --- | --- | --- | --- | --- | --- |")
     with TemporaryDirectory() as folder:
         for name, found in computed(images, Path(folder)):
@@ -260,13 +204,13 @@ def main() -> int:
     return int(too_far)
 
 
-def _by(network: StfpmModel, images: torch.Tensor, batch_size: int = PICTURES) -> Found:
+def _by(network: StfpmModel, images: torch.Tensor, batch_size: int = IMAGES) -> Found:
     with torch.no_grad():
         parts = [_found(network(part)) for part in torch.split(images, batch_size)]
     return Found(np.concatenate([part.scores for part in parts]), np.concatenate([part.maps for part in parts]))
 
 
-def _found(prediction: Any) -> Found:  # noqa: ANN401  # anomalib's type has optional fields, which are there
+def _found(prediction: Any) -> Found:  # noqa: ANN401  # the fields are optional in anomalib's type
     return Found(prediction.pred_score[:, 0].double().numpy(), prediction.anomaly_map[:, 0].double().numpy())
 
 

@@ -8,20 +8,20 @@ Reference:
     https://arxiv.org/abs/2103.04257
 """
 
-from .anomaly_map import AnomalyMap, MapContrast, MapSmoothing
-from .evaluator import RawEvaluator
-from .feature_pyramid import FeaturePyramid, available_levels
-from .lightning_model import Stfpm
-from .loss import StfpmLoss
-from .original_checkpoint import import_checkpoint
-from .published_pro import PublishedPRO
-from .registry import (
-    give_components_to_configured_models,
-    honour_seed,
-    number_folders_one_by_one,
+from anomalib_stfpm.anomaly_map import AnomalyMap, MapContrast, MapSmoothing
+from anomalib_stfpm.backbone.feature_pyramid import FeaturePyramid, available_levels
+from anomalib_stfpm.components.evaluator import RawEvaluator
+from anomalib_stfpm.components.published_pro import PublishedPRO
+from anomalib_stfpm.lightning_model import Stfpm
+from anomalib_stfpm.loss import StfpmLoss
+from anomalib_stfpm.registry import (
+    accept_components_in_get_model,
+    lock_folder_numbering,
+    prepare_command_line,
     register_models,
 )
-from .torch_model import StfpmModel
+from anomalib_stfpm.reproduction.original_checkpoint import import_checkpoint
+from anomalib_stfpm.torch_model import StfpmModel
 
 __all__ = [
     "AnomalyMap",
@@ -39,6 +39,6 @@ __all__ = [
 __version__ = "0.1.0"
 
 register_models()
-honour_seed()
-number_folders_one_by_one()
-give_components_to_configured_models()
+prepare_command_line()
+lock_folder_numbering()
+accept_components_in_get_model()

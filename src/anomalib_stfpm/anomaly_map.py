@@ -6,11 +6,11 @@ import torch
 from anomalib.models.components import GaussianBlur2d
 from torch import nn
 
-from . import argument_checks
-from .feature_distance import feature_distances
-from .resize import enlarge
+from anomalib_stfpm import argument_checks
+from anomalib_stfpm.backbone.feature_distance import feature_distances
+from anomalib_stfpm.backbone.resize import enlarge
 
-_SMALLEST = 4  # pixels of a picture, for a quarter of it to have one
+_SMALLEST = 4  # pixels of an image, for a quarter of it to have one
 
 
 class AnomalyMap(nn.Module):
@@ -77,15 +77,6 @@ class AnomalyMap(nn.Module):
     ) -> torch.Tensor:
         """Compute the anomaly maps of a batch before they are resized to the images.
 
-        Args:
-            teacher_pyramid: See :meth:`forward`.
-            student_pyramid: See :meth:`forward`.
-            image_size: See :meth:`forward`.
-            teacher_is_normalised: See :meth:`forward`.
-
-        Returns:
-            Products of the level maps, of shape ``(N, 1, *map_size)``.
-
         Raises:
             ValueError: If the pyramids do not match each other, or the images are too small.
         """
@@ -149,11 +140,10 @@ class MapSmoothing(nn.Module):
 
 
 class MapContrast(nn.Module):
-    """Divide the map of a picture by a power of its mean.
+    """Divide the map of an image by a power of its mean.
 
-    Where the student does not know a picture as a whole, its whole map is raised, and its normal pixels outrank the
-    defects of other pictures. The more contrast, the less that counts, and the more where in a picture the student
-    fails.
+    An unfamiliar image has high values all over its map, so that its normal pixels can outrank the defects of other
+    images. A higher power reduces this effect.
 
     Args:
         power: Power of the mean, at least 0 and less than 1. 0, as in the original, leaves maps as they are.
@@ -172,7 +162,7 @@ class MapContrast(nn.Module):
 
     def __init__(self, power: float = 0.0) -> None:
         super().__init__()
-        # With 1 all pictures have the same mean, and no student errs less than another.
+        # With 1 all maps would have the same mean, so val_error could not tell students apart.
         meaning = "a power of at least 0 and less than 1"
         argument_checks.number("map_contrast", power, meaning, lambda given: 0 <= given < 1)
         self.power = power

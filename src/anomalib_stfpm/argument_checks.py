@@ -1,5 +1,6 @@
-"""Checks of arguments that several classes take: what is wrong and what would be right, in a sentence."""
+"""Checks of arguments that several classes share, and the errors that jsonargparse wraps."""
 
+import re
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from types import UnionType
@@ -7,12 +8,6 @@ from types import UnionType
 
 def number(name: str, value: object, meaning: str, fits: Callable[[float], bool]) -> None:
     """Check a number.
-
-    Args:
-        name: What the argument is called.
-        value: What was given.
-        meaning: What it must be, as the end of "it must be".
-        fits: Whether a number is in range.
 
     Raises:
         ValueError: If it is no number, or out of range.
@@ -30,11 +25,6 @@ def number(name: str, value: object, meaning: str, fits: Callable[[float], bool]
 
 def count(name: str, value: object, minimum: int) -> None:
     """Check a whole number.
-
-    Args:
-        name: What the argument is called.
-        value: What was given.
-        minimum: The least that it may be.
 
     Raises:
         ValueError: If it is no whole number, or less.
@@ -56,9 +46,6 @@ def count(name: str, value: object, minimum: int) -> None:
 def seeds(given: Sequence[int]) -> None:
     """Check seeds.
 
-    Args:
-        given: What was given.
-
     Raises:
         ValueError: If there is none, one is out of range, or one is given twice.
 
@@ -75,14 +62,6 @@ def seeds(given: Sequence[int]) -> None:
 
 def size(name: str, value: object, minimum: int = 1) -> tuple[int, int]:
     """Check a size.
-
-    Args:
-        name: What the argument is called.
-        value: What was given.
-        minimum: The least height and width, in pixels.
-
-    Returns:
-        Height and width.
 
     Raises:
         ValueError: If it is no pair of whole numbers, or one of them is less.
@@ -104,12 +83,6 @@ def size(name: str, value: object, minimum: int = 1) -> tuple[int, int]:
 def kind(name: str, value: object, kinds: type | UnionType, meaning: str) -> None:
     """Check a type.
 
-    Args:
-        name: What the argument is called.
-        value: What was given.
-        kinds: What it must be an instance of.
-        meaning: What it must be, as the end of "it must be".
-
     Raises:
         ValueError: If it is something else.
 
@@ -122,3 +95,14 @@ def kind(name: str, value: object, kinds: type | UnionType, meaning: str) -> Non
     if not isinstance(value, kinds):
         msg = f"{name} must be {meaning}: got {value!r}."
         raise ValueError(msg)
+
+
+def reason_in(message: str) -> str | None:
+    r"""Find the error of a class in the message that jsonargparse makes of it; ``None`` in any other message.
+
+    Example:
+        >>> reason_in("Errors:\n  - Expected None\n  - seed must be positive.\nGiven value type: int")
+        'seed must be positive.'
+    """
+    listed = re.search(r"(?:^|\n)Errors:(\n.*?)\nGiven value type: ", message, re.DOTALL)
+    return listed[1].rpartition("\n  - ")[2].strip() if listed else None

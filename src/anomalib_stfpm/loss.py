@@ -7,7 +7,7 @@ from numbers import Real
 import torch
 from torch import nn
 
-from .feature_distance import TrainedSquaredDistance, feature_distances
+from anomalib_stfpm.backbone.feature_distance import TrainedSquaredDistance, feature_distances
 
 
 class StfpmLoss(nn.Module):
@@ -88,12 +88,6 @@ class StfpmLoss(nn.Module):
 
 def checked_weights(level_weights: Sequence[float]) -> list[float]:
     """Check the weights of the levels.
-
-    Args:
-        level_weights: A weight for each.
-
-    Returns:
-        They, as plain numbers.
 
     Raises:
         ValueError: If a weight is no number, negative or not finite, or all are zero.

@@ -1,8 +1,12 @@
-"""The one place that leans on how anomalib is made: how it finds models, its command line, what it logs where."""
+"""Everything that relies on the internals of anomalib and Lightning. docs/anomalib.md lists it.
+
+anomalib finds a model by its name among the subclasses of ``AnomalibModule``, the last one first. So the plugin's
+``Stfpm`` answers to ``get_model("stfpm")`` as soon as it is defined, without any change.
+"""
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
@@ -13,14 +17,17 @@ import anomalib.data
 import anomalib.engine.engine
 import anomalib.models
 import lightning.pytorch as pl
+import yaml
 from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from filelock import FileLock
 from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
+from rich.logging import RichHandler
 
-MODULE = "anomalib_stfpm"
+from anomalib_stfpm_deploy.quiet import hide, hide_known_messages
+
 LATEST = "latest"
 TILED_ENSEMBLE_MODELS = "anomalib.pipelines.tiled_ensemble.components.utils.helper_functions"
 TILED_ENSEMBLE_STATISTICS = "anomalib.pipelines.tiled_ensemble.components.stats_calculation"
@@ -33,20 +40,19 @@ THRESHOLD_LOGGER = "anomalib.metrics.threshold.f1_adaptive_threshold"
 
 
 def register_models() -> None:
-    """Let anomalib's ``get_model`` import this package by class path.
-
-    anomalib finds a model by its bare name among the direct subclasses of ``AnomalibModule``, the last one first, so
-    the plugin's ``Stfpm`` answers to ``get_model("stfpm")`` from the moment it is defined. A class path is imported
-    only from the modules that ``ALLOWED_MODULES`` lists.
-    """
-    anomalib.models.ALLOWED_MODULES.add(MODULE)
+    """Without it, ``get_model`` rejects the class path ``anomalib_stfpm.Stfpm``."""
+    anomalib.models.ALLOWED_MODULES.add("anomalib_stfpm")
 
 
-def give_components_to_configured_models() -> None:
-    """Let anomalib's ``get_model`` give components to a model whose configuration has arguments.
+def register_datamodule(datamodule: type[AnomalibDataModule]) -> None:
+    """Without it, ``get_datamodule`` does not find the class, for it looks up every class path in ``anomalib.data``."""
+    setattr(anomalib.data, datamodule.__name__, datamodule)
 
-    The tiled ensemble gives every model a pre-processor. ``get_model`` puts it among the arguments, in a container of
-    OmegaConf's that takes plain values only, unless it is told otherwise.
+
+def accept_components_in_get_model() -> None:
+    """Without it, the tiled ensemble fails to give a configured model its pre-processor.
+
+    ``get_model`` merges it into the arguments, in an OmegaConf container that rejects objects.
     """
     get_model = anomalib.models.get_model
     if hasattr(get_model, "__wrapped__"):
@@ -59,26 +65,14 @@ def give_components_to_configured_models() -> None:
         return get_model(model, *args, **kwdargs)
 
     for module in ("anomalib.models", TILED_ENSEMBLE_MODELS):
-        if module in sys.modules:  # who has imported the function has one of its own
+        if module in sys.modules:  # a module that imported the function has its own reference
             sys.modules[module].get_model = get_model_with_components  # type: ignore[attr-defined]
 
 
-def register_datamodule(datamodule: type[AnomalibDataModule]) -> None:
-    """Let anomalib's ``get_datamodule``, and so its benchmark pipeline, find a datamodule of this package.
+def prepare_command_line() -> None:
+    """Without it, ``anomalib`` ignores ``--seed_everything``, and prints each line twice.
 
-    ``get_datamodule`` drops the module of a class path and looks the class up in ``anomalib.data``.
-
-    Args:
-        datamodule: The class to make known.
-    """
-    setattr(anomalib.data, datamodule.__name__, datamodule)
-
-
-def honour_seed() -> None:
-    """Let anomalib's command line do what it says of ``--seed_everything``.
-
-    anomalib 2.7 takes the option and does not use it. Its class is changed only where something has imported it: the
-    import would change how Python prints errors.
+    Does nothing unless the command line is imported: importing it would change how Python prints errors.
     """
     cli: Any = getattr(sys.modules.get("anomalib.cli.cli"), "AnomalibCLI", None)
     if cli is None or hasattr(cli.before_instantiate_classes, "__wrapped__"):
@@ -86,32 +80,50 @@ def honour_seed() -> None:
     before_instantiate_classes = cli.before_instantiate_classes
 
     @wraps(before_instantiate_classes)
-    def seed_before_instantiate_classes(self: Any) -> None:  # noqa: ANN401
-        seed = (self.config.get(self.config["subcommand"]) or {}).get("seed_everything")
+    def prepare(self: Any) -> None:  # noqa: ANN401
+        config = self.config.get(self.config["subcommand"]) or {}
+        hide_known_messages()
+        _log_once()
+        if chooses_validation_images(config.get("config") or []):
+            hide("anomalib_stfpm.training.student_selection", "Validation images are not held out")
+        seed = config.get("seed_everything")
         if isinstance(seed, int) and not isinstance(seed, bool):
             seed_everything(seed, workers=True)
         before_instantiate_classes(self)
 
-    cli.before_instantiate_classes = seed_before_instantiate_classes
+    cli.before_instantiate_classes = prepare
 
 
-def number_folders_one_by_one() -> None:
-    """Let trainings that start at the same moment get folders of their own.
+def _log_once() -> None:
+    """Remove the second log handler of ``anomalib``, which breaks lines that a user may want to copy."""
+    root = logging.getLogger()
+    rich = [handler for handler in root.handlers if isinstance(handler, RichHandler)]
+    if len(root.handlers) > len(rich):
+        for handler in rich:
+            root.removeHandler(handler)
 
-    anomalib looks for the highest version and makes the next one: another training may do so in between, and one of
-    them fails.
-    """
+
+def chooses_validation_images(files: Sequence[Any]) -> bool:
+    """Whether the command line or one of its configuration files sets ``val_split_mode``."""
+    if any("val_split_mode" in argument for argument in sys.argv):
+        return True
+    contents = [yaml.safe_load(Path(file).read_text(encoding="utf-8")) for file in files]
+    return any("val_split_mode" in ((one.get("data") or {}).get("init_args") or {}) for one in contents)
+
+
+def lock_folder_numbering() -> None:
+    """Without it, one of two trainings that start at the same moment fails: both make the same numbered folder."""
     engine: Any = anomalib.engine.engine
     create_versioned_dir = engine.create_versioned_dir
     if hasattr(create_versioned_dir, "__wrapped__"):
         return
 
     @wraps(create_versioned_dir)
-    def create_alone(root_dir: str | Path) -> Path:
+    def create_locked(root_dir: str | Path) -> Path:
         folder = Path(root_dir).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".versions.lock")
-        with suppress(NotImplementedError, OSError):  # on a file system without locks it is as it was
+        with suppress(NotImplementedError, OSError):  # the file system has no locks
             lock.acquire()
         try:
             created: Path = create_versioned_dir(root_dir)
@@ -119,29 +131,19 @@ def number_folders_one_by_one() -> None:
             lock.release()
         return created
 
-    engine.create_versioned_dir = create_alone
+    engine.create_versioned_dir = create_locked
 
 
 def write_to_folder(trainer: pl.Trainer, folder: Path) -> None:
-    """Change the folder that a trainer writes to.
-
-    Lightning's ``default_root_dir`` can only be read.
-
-    Args:
-        trainer: The trainer.
-        folder: The folder.
-    """
+    """Change the folder a trainer writes to. Without it, each process of a distributed training has its own folder."""
     trainer._default_root_dir = str(folder)  # type: ignore[attr-defined]
 
 
 @contextmanager
 def failures_of_pipelines() -> Iterator[list[BaseException]]:
-    """Collect what fails in anomalib's pipelines, which say that something has, and go on.
+    """Collect the errors of anomalib's pipelines. Without it, ``tiled-ensemble`` ends without an error.
 
-    They take the handlers of all loggers away, but not their filters.
-
-    Yields:
-        What has been raised so far, in order.
+    A pipeline only logs them, and removes the handlers of all loggers, but not their filters.
     """
     failures: list[BaseException] = []
 
@@ -162,14 +164,7 @@ def failures_of_pipelines() -> Iterator[list[BaseException]]:
 
 @contextmanager
 def ensembles_post_process_with(post_processor: type[PostProcessor]) -> Iterator[None]:
-    """Let anomalib's tiled ensemble take thresholds and normalisation from another post-processor than anomalib's.
-
-    Args:
-        post_processor: Its class.
-
-    Yields:
-        Nothing.
-    """
+    """Set the tiled ensemble's post-processor. Without it, heat maps are empty if validation has only normal images."""
     statistics: Any = import_module(TILED_ENSEMBLE_STATISTICS)
     before = statistics.PostProcessor
     statistics.PostProcessor = post_processor
@@ -180,26 +175,19 @@ def ensembles_post_process_with(post_processor: type[PostProcessor]) -> Iterator
 
 
 class OncePerFit(logging.Filter):
-    """Let each message of anomalib's adaptive threshold through once, until it is removed.
+    """Log each message of anomalib's adaptive threshold once until the filter is removed.
 
-    Where validation holds normal pictures only, anomalib says so twice in every epoch.
+    Without it, anomalib warns twice in every epoch if validation has only normal images.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether a message is new.
-
-        Args:
-            record: The message.
-
-        Returns:
-            Whether to log it.
-        """
-        is_new = record.getMessage() not in self._said
-        self._said.add(record.getMessage())
+        """Whether a message is new."""
+        is_new = record.getMessage() not in self._logged
+        self._logged.add(record.getMessage())
         return is_new
 
     def install(self) -> None:

@@ -7,10 +7,10 @@ from anomalib.data import InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 from torch import nn
 
-from .anomaly_map import AnomalyMap, MapContrast, MapSmoothing
-from .feature_pyramid import FeaturePyramid
-from .resize import enlarge
-from .tiling import check_tiler, tiled
+from anomalib_stfpm.anomaly_map import AnomalyMap, MapContrast, MapSmoothing
+from anomalib_stfpm.backbone.feature_pyramid import FeaturePyramid
+from anomalib_stfpm.backbone.resize import enlarge
+from anomalib_stfpm.components.tiling import check_tiler, tiled
 
 Pyramids = tuple[list[torch.Tensor], list[torch.Tensor]]
 
@@ -26,7 +26,7 @@ class StfpmModel(nn.Module):
         backbone: Name of a timm model.
         layers: Levels by module name or index; ``None`` takes strides 4, 8 and 16.
         map_size: Height and width at which the level maps are multiplied; ``None`` takes a quarter of the image.
-        map_contrast: Power of the picture's mean by which its map, but not its score, is divided; less than 1.
+        map_contrast: Power of the image's mean by which its map, but not its score, is divided; less than 1.
         map_smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the map, but not its score.
 
     Raises:
@@ -63,7 +63,7 @@ class StfpmModel(nn.Module):
 
     @property
     def tiler(self) -> Tiler | None:
-        """What cuts pictures into tiles for the networks; anomalib's ``TilerConfigurationCallback`` sets it."""
+        """What cuts images into tiles for the networks; anomalib's ``TilerConfigurationCallback`` sets it."""
         return self._tiler
 
     @tiler.setter
@@ -73,32 +73,18 @@ class StfpmModel(nn.Module):
         self._tiler = tiler
 
     def train(self, mode: bool = True) -> "StfpmModel":
-        """Set the mode of the student; the teacher stays in eval mode.
-
-        Args:
-            mode: Whether to train.
-
-        Returns:
-            The model itself.
-        """
+        """Set the mode of the student; the teacher stays in eval mode."""
         super().train(mode)
         self.teacher.eval()
         return self
 
     def load_teacher(self, state_dict: Mapping[str, torch.Tensor]) -> None:
-        """Give the teacher its weights.
-
-        Args:
-            state_dict: Weights of the complete backbone, as :func:`anomalib_stfpm.teacher_weights.read` returns them.
-        """
+        """Give the teacher its weights."""
         self.teacher.load_backbone(state_dict)
         self.teacher_is_loaded.fill_(True)
 
     def require_teacher(self, action: str) -> None:
-        """Refuse what makes no sense with a teacher that knows nothing.
-
-        Args:
-            action: What was asked for, as a verb.
+        """Raise an error if the teacher has no weights.
 
         Raises:
             ValueError: If the teacher has no weights.
@@ -122,14 +108,7 @@ class StfpmModel(nn.Module):
             return self._tiled(self.teacher, images)
 
     def student_pyramid(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Compute the feature pyramid of the student.
-
-        Args:
-            images: Pre-processed images of shape ``(N, 3, H, W)``.
-
-        Returns:
-            One ``(N, C_l, H_l, W_l)`` tensor a level.
-        """
+        """Compute the feature pyramid of the student."""
         return self._tiled(self.student, images)
 
     def _tiled(self, network: FeaturePyramid, images: torch.Tensor) -> list[torch.Tensor]:

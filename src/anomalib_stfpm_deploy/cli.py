@@ -1,28 +1,49 @@
-"""The command ``anomalib-stfpm``: verbs that run without torch, and all others in ``anomalib_stfpm``."""
+"""The command ``anomalib-stfpm``: runs ``infer`` and ``time`` here, and all other verbs in ``anomalib_stfpm``."""
 
+import argparse
 import os
 import sys
+from typing import NoReturn
 
-# Before NumPy and OpenCV are imported. Pictures are resized by several threads, each of which would start more, and
-# what cannot be read is listed at the end, with one reason.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-# As many pixels as Pillow decodes in training: a small file may claim to hold billions.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2 * 89_478_485))
-
-from .exit_codes import REFUSED
-from .optional_module import MissingPackageError, load
+from .machine import MissingPackageError, load
+from .quiet import hide_known_messages
 
 VERBS = {"infer": "anomalib_stfpm_deploy.infer", "time": "anomalib_stfpm_deploy.timing"}
 """The module of each verb."""
 
+REFUSED = 120
+"""Exit code of a command that is wrong. Smaller ones are numbers of unreadable images."""
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C. The same command resumes."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that exits with ``REFUSED``, because argparse's own 2 would mean two unreadable images."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong with the arguments and exit."""
+        self.exit(REFUSED, f"{self.prog}: error: {message}\n")
+
+
+def configure_libraries() -> None:
+    """Set environment variables that NumPy and OpenCV read when they are imported."""
+    # Several threads resize images. Each of them would start more.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Unreadable images are listed at the end, with the reason.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    # Pillow's limit, which holds in training: a small file may claim to have billions of pixels.
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2 * 89_478_485))
+
 
 def main() -> None:
-    """Run a verb of this package, or else leave it to ``anomalib_stfpm``."""
+    """Run a verb of this package, or pass the command to ``anomalib_stfpm``."""
+    configure_libraries()
     arguments = sys.argv[1:]
     try:
         if arguments and arguments[0] in VERBS:
             sys.exit(load(VERBS[arguments[0]]).main(arguments[1:]))
+        hide_known_messages()  # before anomalib is imported, which prints some of them
         main_with_torch = load("anomalib_stfpm.cli").main
     except (MissingPackageError, ValueError, OSError) as error:
         print(f"anomalib-stfpm: error: {error}", file=sys.stderr)

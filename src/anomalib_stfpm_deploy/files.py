@@ -1,56 +1,54 @@
-"""Writing files so that none is ever half there."""
+"""Writing files whole or not at all, and locking an output folder."""
 
+import errno
 import itertools
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
+
+LOCK_FILE = ".in_use"
 
 _NUMBERS = itertools.count()
+_LOCKED_BY_ANOTHER = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside a file, which replaces the file when the block ends without an error.
+    """Give a temporary path, which replaces ``path`` when the block ends without an error.
 
     Args:
         path: The file to write. Its folder is made if it is missing.
-        durable: Whether the file must outlast a power cut from then on. That takes the time of a disk.
+        durable: Whether the file must survive a power cut right after. Flushing it to disk takes time.
 
     Yields:
-        The path to write to. It is removed if the block raises, and ``path`` is left as it was.
+        The path to write to. If the block raises, it is removed, and ``path`` stays as it was.
 
     Raises:
-        OSError: If the folder cannot be written to.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     with replacing(Path(folder) / "results.txt") as temporary:
-        ...         _ = temporary.write_text("all of it")
-        ...     (Path(folder) / "results.txt").read_text()
-        'all of it'
+        OSError: If the file cannot be written.
     """
-    # No other thread and no other process of this machine has the name, which is never too long.
+    # Unique among threads and processes, and never too long.
     temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}{path.suffix}")
     try:
-        with naming(path):
+        with path_in_errors(path):
             if not path.parent.is_dir():
                 path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if durable:
-                _to_disk(temporary)
+                _flush(temporary)
             temporary.replace(path)
             if durable and os.name == "posix":
-                with suppress(OSError):  # of a file system that cannot
-                    _to_disk(path.parent)  # the name as well as what is in the file
+                with suppress(OSError):  # some file systems cannot flush a folder
+                    _flush(path.parent)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
         raise
 
 
-def _to_disk(path: Path) -> None:
+def _flush(path: Path) -> None:
     opened = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(opened)
@@ -59,25 +57,8 @@ def _to_disk(path: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Say what cannot be written, where the system does not.
-
-    Args:
-        path: What is written in the block.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        OSError: If the block raises one.
-
-    Example:
-        >>> with naming(Path("folder")):
-        ...     Path("nowhere", "folder").mkdir()
-        Traceback (most recent call last):
-        ...
-        OSError: 'folder' cannot be written (No such file or directory).
-    """
+def path_in_errors(path: Path) -> Iterator[None]:
+    """Name the path in any ``OSError`` of the block: ``'path' cannot be written (No space left on device).``."""
     try:
         yield
     except OSError as error:
@@ -86,35 +67,58 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
-
-    Args:
-        path: The file to write.
-        text: What to write, as UTF-8.
-
-    Raises:
-        OSError: If the file cannot be written.
-
-    Example:
-        >>> from tempfile import TemporaryDirectory
-        >>> with TemporaryDirectory() as folder:
-        ...     write_text(Path(folder) / "new" / "results.txt", "all of it")
-        ...     (Path(folder) / "new" / "results.txt").read_text()
-        'all of it'
-    """
+    """Write a text file as UTF-8, see :func:`replacing`."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file, whole or not at all.
-
-    Args:
-        path: The file to write.
-        data: What to write.
-        durable: See :func:`replacing`.
-
-    Raises:
-        OSError: If the file cannot be written.
-    """
+    """Write a file, see :func:`replacing`."""
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other commands out of an output folder, where they would mix their results with this one's.
+
+    The operating system releases the lock when the process ends, even if it is killed.
+
+    Args:
+        folder: The output folder. It is made if it is missing, and removed at the end if it is still empty.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+        ValueError: If another command is at work in the folder.
+    """
+    path, made = folder / LOCK_FILE, [each for each in (folder, *folder.parents) if not each.exists()]
+    with path_in_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    with file:
+        # The previous command may have removed the file after it was opened here. A third command could then create
+        # and lock a new file of that name.
+        if not _lock(file) or not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            msg = f"Another command is at work in '{folder}': wait until it has ended, or give another output folder."
+            raise ValueError(msg)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows cannot remove an open file
+                path.unlink()
+                for each in made:
+                    each.rmdir()  # only if it is empty
+
+
+def _lock(file: IO[bytes]) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _LOCKED_BY_ANOTHER  # go on without a lock if the file system has none
+    return True

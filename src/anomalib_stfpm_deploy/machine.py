@@ -1,48 +1,46 @@
-"""What figures were measured on."""
+"""The machine that runs this: its processor, memory and installed packages."""
 
 import os
 import platform
 from collections.abc import Iterable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 PACKAGES = ("anomalib-stfpm", "openvino", "numpy", "opencv-python-headless", "opencv-python")
+_OPENVINO_EXTRA = {"nncf", "onnx", "onnxscript", "openvino"}
 
 
-def processor() -> str:
-    """Name the processor.
+class MissingPackageError(ImportError):
+    """A package is missing. The message says how to install it."""
 
-    Returns:
-        Its name, as the system knows it.
+
+def load(module: str) -> ModuleType:
+    """Import a module.
+
+    Raises:
+        MissingPackageError: If it needs a package that is not installed.
     """
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OPENVINO_EXTRA:
+            msg = f"This needs {package}: pip install 'anomalib-stfpm[openvino]'."
+        else:
+            msg = f"Only infer and time do without {package}: install anomalib-stfpm with what it depends on."
+        raise MissingPackageError(msg) from error
 
 
 def describe(packages: Iterable[str] = PACKAGES) -> dict[str, Any]:
-    """Describe the machine and the software that is running.
-
-    Args:
-        packages: Names of the packages whose versions matter.
-
-    Returns:
-        Versions by package, for those that are installed, Python's version, operating system, processor and its number
-        of cores.
-
-    Example:
-        >>> sorted(describe())
-        ['cores', 'cpu', 'platform', 'python', 'versions']
-    """
+    """Describe the machine, and the versions of Python and of those packages that are installed."""
     return {
         "versions": {name: found for name in packages if (found := _version(name)) is not None},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": processor(),
+        "cpu": _processor(),
         "cores": os.cpu_count(),
     }
 
@@ -54,28 +52,30 @@ def _version(package: str) -> str | None:
         return None
 
 
-def resident_bytes() -> int | None:
-    """Measure the memory of this process.
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
-    Returns:
-        Bytes in memory; ``None`` where the system does not say.
-    """
-    return _bytes_of_this_process("VmRSS")
+
+def resident_bytes() -> int | None:
+    """Return the memory that this process uses now; ``None`` where ``/proc`` is missing."""
+    return _process_bytes("VmRSS")
 
 
 def peak_bytes() -> int | None:
-    """Measure the most memory that this process has ever had.
-
-    Returns:
-        Bytes in memory; ``None`` where the system does not say.
-    """
-    return _bytes_of_this_process("VmHWM")
+    """Return the most memory that this process has used so far; ``None`` where ``/proc`` is missing."""
+    return _process_bytes("VmHWM")
 
 
-def _bytes_of_this_process(field: str) -> int | None:
+def _process_bytes(field: str) -> int | None:
     status = Path("/proc/self/status")
     if not status.is_file():
         return None
-    lines = status.read_text(encoding="utf-8").splitlines()
-    found = [line for line in lines if line.startswith(f"{field}:")]
-    return int(found[0].split()[1]) * 1024 if found else None
+    for line in status.read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return None

@@ -1,4 +1,4 @@
-"""What is known of pictures so far, kept so that an interrupted job goes on where it was, even after a power cut."""
+"""Results of ``infer``, kept so that an interrupted run resumes, even after a power cut."""
 
 import csv
 import io
@@ -12,20 +12,22 @@ from typing import Any, TextIO
 from . import files
 
 JSON_FILE, CSV_FILE, JOURNAL_FILE = "results.json", "results.csv", "results.partial.jsonl"
+COLUMNS = ("picture", "score", "is_anomalous", "heat_map", "overlay", "unreadable")
+"""Columns of the CSV file."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a model says of a picture, or why it says nothing.
+    """The result for an image.
 
     Args:
-        picture: Path of the picture, as the user would look for it.
-        version: Size and time of change of the file: another one is another picture.
-        score: Image score; ``None`` for a picture that cannot be read.
-        is_anomalous: Whether the score is above the threshold; ``None`` if it is not known.
+        picture: Name of the image: its path below the input folder.
+        version: Size and modification time of the file. If they change, the image is scored again.
+        score: Image score; ``None`` for an unreadable image.
+        is_anomalous: Whether the score is above the threshold; ``None`` if the model has no threshold.
         heat_map: Path of the heat map in the output folder.
-        overlay: Path of the picture with the heat map over it.
-        unreadable: Why the picture cannot be read.
+        overlay: Path of the image with the heat map over it.
+        unreadable: Why the image cannot be read.
     """
 
     picture: str
@@ -38,22 +40,20 @@ class Result:
 
 
 class Results:
-    """Results in an output folder.
-
-    They are in a journal while they are made, a line each, and in ``results.json`` and ``results.csv`` at the end.
+    """Results in an output folder: a journal with a line for each image, and JSON and CSV at the end.
 
     Args:
         folder: The output folder.
-        made_with: What they are made with: results of anything else have no place beside them.
+        made_with: Model and options. A folder holds results of the same ones only.
 
     Raises:
-        ValueError: If the folder holds results that were made with something else, or files that are no results.
+        ValueError: If the folder holds results of another model or other options, or files that are not results.
         OSError: If the folder cannot be written to.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> with TemporaryDirectory() as folder:
-        ...     results = Results(Path(folder), {"model": "of today"})
+        ...     results = Results(Path(folder), {"model": "model.xml"})
         ...     results.add(Result("1.png", "10 bytes", score=0.25))
         ...     results.is_known("1.png", "10 bytes"), [result.score for result in results.finish(["1.png"])]
         (True, [0.25])
@@ -63,60 +63,36 @@ class Results:
         self._folder = folder
         self._made_with = made_with
         self._results: dict[str, Result] = {}
-        with files.naming(folder):
+        with files.path_in_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._read_json()
-        complete_lines = self._read_journal()
-        with files.naming(folder / JOURNAL_FILE):
-            self._journal: TextIO = (folder / JOURNAL_FILE).open(
-                "w" if complete_lines is None else "r+", encoding="utf-8"
-            )
-        if complete_lines is None:
-            self._write_line(made_with)
-        else:
-            self._journal.truncate(complete_lines)  # a power cut may have left half a line
+        complete_bytes = self._read_journal()
+        journal = folder / JOURNAL_FILE
+        with files.path_in_errors(journal):
+            self._journal: TextIO = journal.open("r+" if complete_bytes else "w", encoding="utf-8")
+        if complete_bytes:
+            self._journal.truncate(complete_bytes)  # a power cut may have left half a line
             self._journal.seek(0, io.SEEK_END)
+        else:
+            self._write_line(made_with)
 
-    def is_known(self, picture: str, version: str) -> bool:
-        """Find out whether a picture is done.
-
-        Args:
-            picture: Its path.
-            version: Size and time of change of the file.
-
-        Returns:
-            Whether its result is there, with the files that belong to it. A picture that could not be read is tried
-            again.
-        """
-        result = self._results.get(picture)
+    def is_known(self, image: str, version: str) -> bool:
+        """Return whether the image has a score and all of its files."""
+        result = self._results.get(image)
         if result is None or result.version != version or result.unreadable is not None:
             return False
         written = [self._folder / name for name in (result.heat_map, result.overlay) if name is not None]
         return all(path.is_file() and path.stat().st_size > 0 for path in written)
 
     def add(self, result: Result) -> None:
-        """Keep a result.
-
-        Args:
-            result: The result.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
+        """Write a result to the journal."""
         self._results[result.picture] = result
         self._write_line(asdict(result))
 
-    def finish(self, pictures: list[str]) -> list[Result]:
-        """Write JSON and CSV, and remove the journal.
-
-        Args:
-            pictures: Paths of all pictures, in the order to write them in.
-
-        Returns:
-            Their results.
-        """
+    def finish(self, images: list[str]) -> list[Result]:
+        """Write the results of the images as JSON and CSV in this order, remove the journal, and return them."""
         self._journal.close()
-        results = [self._results[picture] for picture in pictures]
+        results = [self._results[image] for image in images]
         record = {"made_with": self._made_with, "results": [asdict(result) for result in results]}
         files.write_text(self._folder / JSON_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
         files.write_text(self._folder / CSV_FILE, _as_csv(results))
@@ -124,32 +100,32 @@ class Results:
         return results
 
     def _write_line(self, record: dict[str, Any]) -> None:
-        with files.naming(self._folder / JOURNAL_FILE):
+        with files.path_in_errors(self._folder / JOURNAL_FILE):
             self._journal.write(json.dumps(record, ensure_ascii=False) + "\n")
             self._journal.flush()
 
     def _read_json(self) -> None:
         path = self._folder / JSON_FILE
         if path.is_file():
-            with _refused(path):
+            with _reading(path):
                 record = json.loads(path.read_text(encoding="utf-8"))
-                made_with, results = dict(record["made_with"]), [_read(result) for result in record["results"]]
-            self._take(made_with, results)
+                made_with, results = dict(record["made_with"]), [_checked(result) for result in record["results"]]
+            self._resume(made_with, results)
 
-    def _read_journal(self) -> int | None:
-        """Take over the results of an interrupted job; the number of bytes of its complete lines."""
+    def _read_journal(self) -> int:
+        """Resume an interrupted run; return the number of bytes in complete lines of its journal."""
         path = self._folder / JOURNAL_FILE
         text = path.read_bytes() if path.is_file() else b""
         complete = text.rpartition(b"\n")[0] + b"\n"
         if not complete.strip():
-            return None
-        with _refused(path):
+            return 0
+        with _reading(path):
             first, *others = map(json.loads, complete.splitlines())
-            made_with, results = dict(first), [_read(result) for result in others]
-        self._take(made_with, results)
+            made_with, results = dict(first), [_checked(result) for result in others]
+        self._resume(made_with, results)
         return len(complete)
 
-    def _take(self, made_with: dict[str, Any], results: list[Result]) -> None:
+    def _resume(self, made_with: dict[str, Any], results: list[Result]) -> None:
         if made_with != self._made_with:
             different = [name for name, value in self._made_with.items() if made_with.get(name) != value]
             msg = (
@@ -161,7 +137,7 @@ class Results:
 
 
 @contextmanager
-def _refused(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, KeyError, TypeError) as error:
@@ -169,7 +145,7 @@ def _refused(path: Path) -> Iterator[None]:
         raise ValueError(msg) from error
 
 
-def _read(record: dict[str, Any]) -> Result:
+def _checked(record: dict[str, Any]) -> Result:
     result = Result(**record)
     for name in (result.heat_map, result.overlay):
         if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
@@ -180,22 +156,15 @@ def _read(record: dict[str, Any]) -> Result:
 
 def _as_csv(results: list[Result]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text)  # whose lines end as RFC 4180 has it: only then are carriage returns in names quoted
-    writer.writerow(["picture", "score", "is_anomalous", "heat_map", "overlay", "unreadable"])
-    for result in results:
-        row = (result.picture, result.score, result.is_anomalous, result.heat_map, result.overlay, result.unreadable)
-        writer.writerow(["" if value is None else harmless(value) for value in row])
+    # Lines must end with \r\n: only then does csv quote carriage returns in names.
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows({name: harmless(value) for name, value in asdict(result).items()} for result in results)
     return text.getvalue()
 
 
 def harmless(value: object) -> object:
-    """Keep a spreadsheet from taking a name for a formula.
-
-    Args:
-        value: A value of a CSV file.
-
-    Returns:
-        It, with an apostrophe before a text that would be taken for a formula.
+    """Put an apostrophe before text that a spreadsheet would run as a formula.
 
     Example:
         >>> harmless("=1+1"), harmless(-1.5)

@@ -10,10 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from anomalib.data.utils import read_image
 from anomalib.engine import Engine
+from anomalib.post_processing import PostProcessor
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.openvino.signal_stack import signal_stack_kept
+from tests.conftest import random_weights, write_image
 
 HEARS_CONTROL_C: dict[str, Any] = (
     {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
@@ -31,7 +34,7 @@ def _signals_find_a_stack() -> Iterator[None]:
 
 
 def tiny_model(teacher_file: Path, **arguments: Any) -> Stfpm:  # noqa: ANN401
-    """A model that is quick to run on tiny pictures."""
+    """A model that is quick to run on tiny images."""
     return Stfpm(**{"teacher_weights": teacher_file, "input_size": (64, 64), "visualizer": False, **arguments})
 
 
@@ -60,3 +63,56 @@ def full_disk(largest: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def trained_for_a_step(backbone: str, input_size: tuple[int, int] = (64, 64), **others: Any) -> Stfpm:  # noqa: ANN401
+    """A model with random teacher weights, thresholds and a student that was trained for one step."""
+    torch.manual_seed(0)
+    model = Stfpm(backbone=backbone, input_size=input_size, **others)
+    model.model.load_teacher(random_weights(backbone))
+    optimizer = model.configure_optimizers()
+    before = model.loss(*model.model.train()(torch.rand(4, 3, *input_size)))
+    before.backward()
+    optimizer.step()
+    assert torch.isfinite(before)
+    with torch.no_grad():
+        validate(model.eval(), [torch.rand(1, 3, 100, 80), torch.rand(1, 3, 20, 20)])
+    return model
+
+
+def validate(model: Stfpm, images: list[torch.Tensor]) -> None:
+    """Set thresholds so that nothing of these images is clamped, which would hide a difference."""
+    processor = model.post_processor
+    if not isinstance(processor, PostProcessor):
+        return
+    raw = [model.model(model.pre_processor(image) if model.pre_processor else image) for image in images]
+    scores, maps = torch.cat([one.pred_score for one in raw]), torch.cat([one.anomaly_map.flatten() for one in raw])
+    for values, name in ((scores, "image"), (maps, "pixel")):
+        middle, span = (values.min() + values.max()) / 2, values.max() - values.min()
+        getattr(processor, f"{name}_min").copy_(middle - span)
+        getattr(processor, f"{name}_max").copy_(middle + span)
+        getattr(processor, f"_{name}_threshold").copy_(middle)
+
+
+@pytest.fixture(scope="session")
+def model() -> Stfpm:
+    """A model that was trained for one step. Nothing may change it."""
+    return trained_for_a_step("resnet18", visualizer=False)
+
+
+@pytest.fixture(scope="session")
+def exported(model: Stfpm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The OpenVINO export of that model. Nothing may change it."""
+    with torch.no_grad():
+        paths = written(tmp_path_factory.mktemp("images"))
+        images = [read_image(path, as_tensor=True).unsqueeze(0) for path in paths]
+        validate(model, [*images, torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)])  # for a range that is wide
+    return model.to_openvino(tmp_path_factory.mktemp("exported"))
+
+
+def written(folder: Path) -> list[Path]:
+    """Write three images, one of them in a subfolder and one with a defect."""
+    paths = [folder / name for name in ("1.png", "2.jpg", "deeper/1.png")]
+    for seed, path in enumerate(paths):
+        write_image(path, seed, defect=seed == 1)
+    return paths

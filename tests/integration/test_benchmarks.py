@@ -11,20 +11,20 @@ import pytest
 
 from benchmarks.reliability import numbers
 from tests import readme
-from tests.conftest import CategoryWriter, write_picture
+from tests.conftest import CategoryWriter, write_image
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
-def test_contenders_train_in_turns_and_are_compared(write_category: CategoryWriter, tmp_path: Path) -> None:
+def test_the_training_benchmark_compares_its_contenders(write_category: CategoryWriter, tmp_path: Path) -> None:
     command = [
         *readme.command("python -m benchmarks.training"), "--root", write_category("part"), "--category", "part",
-        "--pictures", "4", "--size", "80", "--epochs", "2", "--num-workers", "0", "--contenders", "default", "plain",
+        "--images", "4", "--size", "80", "--epochs", "2", "--num-workers", "0", "--contenders", "default", "plain",
         "--output", tmp_path / "results",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     report = json.loads((tmp_path / "results" / "training_same_as_test.json").read_text(encoding="utf-8"))
-    results = report["runs"]["4 pictures of 80 x 80"]["results"]
+    results = report["runs"]["4 images of 80 x 80"]["results"]
     assert results.keys() == {"default", "plain"}
     for result in results.values():
         assert len(result["seconds_per_epoch"]) == 2
@@ -34,12 +34,12 @@ def test_contenders_train_in_turns_and_are_compared(write_category: CategoryWrit
     assert row.split(" | ")[-1].removesuffix(" |") == f"{ratio:.2f}"
 
 
-def test_recipes_peers_and_readings_are_measured_alike(
+def test_the_quality_benchmark_measures_variants_and_other_models(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
     root = write_category("part")
     for index in range(4, 10):
-        write_picture(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
+        write_image(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
     variants = ["cycle 1.6, batch 8, turned", "PatchCore"]
     command = [
         *readme.command("python -m benchmarks.quality"), "--root", root, "--categories", "part",
@@ -59,10 +59,12 @@ def test_recipes_peers_and_readings_are_measured_alike(
             assert read_again["metrics"][metric] == pytest.approx(results[0]["metrics"][metric], abs=1e-4)
 
 
-def test_exported_models_are_timed_and_infer_is_watched(write_category: CategoryWriter, tmp_path: Path) -> None:
+def test_the_deployment_benchmark_times_exported_models_and_infer(
+    write_category: CategoryWriter, tmp_path: Path
+) -> None:
     command = [
         *readme.command("python -m benchmarks.deployment"), "--root", write_category("part"), "--category", "part",
-        "--pictures", "6", "--size", "80", "--rounds", "1", "--seconds", "0.1", "--output", tmp_path / "results",
+        "--images", "6", "--size", "80", "--rounds", "1", "--seconds", "0.1", "--output", tmp_path / "results",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     record = json.loads((tmp_path / "results" / "deployment.json").read_text(encoding="utf-8"))
@@ -70,22 +72,22 @@ def test_exported_models_are_timed_and_infer_is_watched(write_category: Category
     peer, ours = (next(t for t in record["timings"] if t["model"] == name) for name in ("anomalib's", "ours"))
     assert f"| ours | f32 | {ours['median_ms']:.2f} | {ours['median_ms'] / peer['median_ms']:.3f} |" in done.stdout
     for run in record["end_to_end"]:
-        assert run["pictures"] == 6
+        assert run["images"] == 6
         assert f"| {run['share_of_network']:.2f} | {run['settled_bytes'] / 1e6:.0f} |" in done.stdout
 
 
-def test_a_long_lived_process_stays_as_it_was(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.reliability.load", "--pictures", "1000", "--output", tmp_path]
+def test_the_load_benchmark_finds_no_leak_and_no_different_score(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.reliability.load", "--images", "1000", "--output", tmp_path]
     done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     load = json.loads((tmp_path / "load.json").read_text(encoding="utf-8"))
-    assert load["pictures"] == load["pictures_of_threads"] == 1000
+    assert load["images"] == load["images_of_threads"] == 1000
     assert load["different"] == load["different_in_threads"] == 0
     assert load["descriptors_after"] == load["descriptors_before"] > 0
     assert load["highest_bytes"] < 1.02 * load["warm_bytes"]
-    assert f"{load['pictures']} pictures in " in done.stdout
+    assert f"{load['images']} images in " in done.stdout
 
 
-def test_scores_and_maps_are_within_bounds_however_they_are_computed() -> None:
+def test_the_numbers_benchmark_checks_every_bound() -> None:
     command = readme.command("python -m benchmarks.reliability.numbers")
     done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     rows = re.findall(r"^\| (\w.+?) \| \S+e", done.stdout, re.MULTILINE)

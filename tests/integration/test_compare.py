@@ -1,4 +1,4 @@
-"""Models are compared each in a process of its own, and nothing is lost when one fails or all are interrupted."""
+"""``anomalib-stfpm compare`` runs each model in its own process, and keeps what is finished after an error."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 from anomalib_stfpm.comparison import Conditions, Contestant, compare
 from anomalib_stfpm.comparison.run import Job, run
 from anomalib_stfpm.verbs.compare import data_of, parser
-from tests.conftest import write_mask, write_picture
+from tests.conftest import write_image, write_mask
 from tests.readme import REPOSITORY
 
 from .conftest import HEARS_CONTROL_C
@@ -29,11 +29,11 @@ PADIM = {"class_path": "anomalib.models.Padim", "name": "PaDiM", "init_args": {"
 
 def written(root: Path, *, masks: bool = True, defects: bool = True) -> Path:
     for index in range(8):
-        write_picture(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
+        write_image(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
     for index in range(3):
-        write_picture(root / "part" / "test" / "good" / f"{index:03}.png", seed=10 + index)
+        write_image(root / "part" / "test" / "good" / f"{index:03}.png", seed=10 + index)
         if defects:
-            write_picture(root / "part" / "test" / "bad" / f"{index:03}.png", seed=20 + index, defect=True)
+            write_image(root / "part" / "test" / "bad" / f"{index:03}.png", seed=20 + index, defect=True)
             if masks:
                 write_mask(root / "part" / "ground_truth" / "bad" / f"{index:03}.png")
     return root
@@ -75,7 +75,7 @@ def child_of(process: "subprocess.Popen[str]", log: Path) -> psutil.Process:
 @pytest.fixture(scope="module")
 def output(teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of a comparison that was killed during its second run, and started again."""
-    root, folder = written(tmp_path_factory.mktemp("pictures")), tmp_path_factory.mktemp("compared")
+    root, folder = written(tmp_path_factory.mktemp("images")), tmp_path_factory.mktemp("compared")
     process = start(root, teacher_file, folder)
     child = child_of(process, folder / "part" / "PaDiM" / "seed_0" / "log.txt")
     process.kill()
@@ -90,7 +90,8 @@ def output(teacher_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def test_a_comparison_goes_on_where_it_was_killed(output: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_comparison_resumes(output: Path) -> None:
     record = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
     assert [row["model"] for row in record["table"]] == ["Stfpm", "PaDiM", "Raises"]
     assert sorted(path.name for path in output.iterdir()) == [
@@ -107,18 +108,20 @@ def test_a_comparison_goes_on_where_it_was_killed(output: Path) -> None:
     assert (output / "comparison.html").stat().st_size > 1e5
 
 
-def test_the_interrupted_run_gives_what_an_uninterrupted_one_gives(
+@pytest.mark.slow
+def test_the_resumed_run_gives_the_results_of_an_uninterrupted_one(
     output: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
     interrupted = json.loads((output / "part" / "PaDiM" / "seed_0" / "result.json").read_text(encoding="utf-8"))
     job = json.loads((output / "part" / "PaDiM" / "seed_0" / "job.json").read_text(encoding="utf-8"))
     run(Job(Contestant(**PADIM), conditions(teacher_file), job["data"], seed=0, exports=False), tmp_path)
     again = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
-    for part in ("metrics", "scores", "curves", "threshold", "pictures"):
+    for part in ("metrics", "scores", "curves", "threshold", "images"):
         assert interrupted[part] == again[part]
 
 
-def test_a_model_that_raises_is_reported_in_words(output: Path) -> None:
+@pytest.mark.slow
+def test_a_model_that_raises_is_reported_and_has_no_metrics(output: Path) -> None:
     record = json.loads((output / "comparison.json").read_text(encoding="utf-8"))
     (problem,) = record["problems"]
     assert problem.startswith("part, Raises, seed 0: RuntimeError: nothing can be learned")
@@ -126,7 +129,8 @@ def test_a_model_that_raises_is_reported_in_words(output: Path) -> None:
     assert record["table"][2]["image_AUROC"] is None
 
 
-def test_another_configuration_is_refused_there(output: Path, teacher_file: Path) -> None:
+@pytest.mark.slow
+def test_another_configuration_in_the_same_output_folder_is_rejected(output: Path, teacher_file: Path) -> None:
     job = json.loads((output / "part" / "PaDiM" / "seed_0" / "job.json").read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match=r"holds results with conditions\.max_epochs 2, not 3"):
         compare(
@@ -137,7 +141,8 @@ def test_another_configuration_is_refused_there(output: Path, teacher_file: Path
         )
 
 
-def test_a_model_that_cannot_be_loaded_costs_the_others_no_timing_and_more_time_may_be_given(
+@pytest.mark.slow
+def test_an_exported_model_that_cannot_be_loaded_is_reported_and_the_others_are_timed(
     output: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "copy"
@@ -155,7 +160,7 @@ def test_a_model_that_cannot_be_loaded_costs_the_others_no_timing_and_more_time_
 
 def test_a_model_that_takes_too_long_is_stopped(teacher_file: Path, tmp_path: Path) -> None:
     short = conditions(teacher_file, time_limit=0.01)
-    record = compare({"part": data(written(tmp_path / "pictures"))}, [Contestant(**PADIM)], short, tmp_path / "output")
+    record = compare({"part": data(written(tmp_path / "images"))}, [Contestant(**PADIM)], short, tmp_path / "output")
     assert record["problems"] == ["part, PaDiM, seed 0: It was stopped after 0.01 minutes, the time_limit."]
 
 
@@ -167,8 +172,8 @@ def test_a_model_that_the_system_kills_is_reported(
     dying.write_text("#!/bin/sh\nkill -9 $$\n")
     dying.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(dying))
-    pictures = {"part": data(written(tmp_path / "pictures"))}
-    record = compare(pictures, [Contestant(**PADIM)], conditions(teacher_file), tmp_path / "output")
+    images = {"part": data(written(tmp_path / "images"))}
+    record = compare(images, [Contestant(**PADIM)], conditions(teacher_file), tmp_path / "output")
     assert record["problems"] == ["part, PaDiM, seed 0: The system killed it, most likely because memory ran out."]
 
 
@@ -176,58 +181,30 @@ def test_a_model_that_the_system_kills_is_reported(
     ("masks", "defects", "note", "measured"),
     [
         (False, True, "There are no masks", {"image_AUROC", "image_F1Score"}),
-        (True, False, "There is no defective test picture", set()),
+        (True, False, "There is no defective test image", set()),
     ],
 )
-def test_what_pictures_do_not_allow_is_said(
+def test_missing_masks_and_missing_defects_are_noted(
     masks: bool, defects: bool, note: str, measured: set[str], teacher_file: Path, tmp_path: Path
 ) -> None:
-    root = written(tmp_path / "pictures", masks=masks, defects=defects)
+    root = written(tmp_path / "images", masks=masks, defects=defects)
     run(Job(Contestant(**PADIM), conditions(teacher_file), data(root), seed=0, exports=False), tmp_path)
     result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
     assert any(sentence.startswith(note) for sentence in result["notes"])
     assert {name for name, value in result["metrics"].items() if value is not None} == measured
 
 
-def test_pictures_that_are_missing_cost_their_category_only(teacher_file: Path, tmp_path: Path) -> None:
-    pictures = {"gone": data(tmp_path / "gone")}
-    record = compare(pictures, [Contestant(**PADIM)], conditions(teacher_file), tmp_path / "output")
+def test_a_category_without_images_is_reported(teacher_file: Path, tmp_path: Path) -> None:
+    images = {"gone": data(tmp_path / "gone")}
+    record = compare(images, [Contestant(**PADIM)], conditions(teacher_file), tmp_path / "output")
     (problem,) = record["problems"]
-    assert problem.startswith("gone: its pictures cannot be found (")
+    assert problem.startswith("gone: its images cannot be found (")
     assert "is not in MVTec AD's layout: it has no folder 'train/good'" in problem
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (
-            {"contestants": [Contestant("anomalib.models.Padim")] * 2},
-            "models must be at least one, with names that dif",
-        ),
-        ({"contestants": []}, "models must be at least one"),
-        ({"seeds": [0, 0]}, r"seeds must be .*each once: got \[0, 0\]"),
-        ({"seeds": []}, "seeds must be at least one number"),
-        ({"conditions": Conditions(teacher_weights="nothing.pth")}, "teacher_weights 'nothing.pth' is not a file"),
-    ],
-)
-def test_what_every_run_would_fail_on_is_refused_at_once(
-    arguments: dict[str, Any], sentence: str, teacher_file: Path, tmp_path: Path
-) -> None:
-    given: dict[str, Any] = {
-        "data": {"part": data(tmp_path)},
-        "contestants": [Contestant(**PADIM)],
-        "conditions": conditions(teacher_file),
-        "output": tmp_path / "output",
-        **arguments,
-    }
-    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
-        compare(**given)
-    assert not (tmp_path / "output").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 def test_control_c_stops_the_run_and_says_how_to_go_on(teacher_file: Path, tmp_path: Path) -> None:
-    process = start(written(tmp_path / "pictures"), teacher_file, tmp_path / "output")
+    process = start(written(tmp_path / "images"), teacher_file, tmp_path / "output")
     child = child_of(process, tmp_path / "output" / "part" / "Stfpm" / "seed_0" / "log.txt")
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=30)
@@ -250,5 +227,6 @@ def test_several_categories_of_a_datamodule_are_compared(tmp_path: Path) -> None
         data_of(parser().parse_args([*folder, "--categories", "bottle"]))
 
 
+@pytest.mark.slow
 def test_no_temporary_file_is_left(output: Path) -> None:
     assert list(output.rglob(".*")) == []

@@ -45,8 +45,8 @@ def test_it_opens_without_a_request_or_an_error(viewport: dict[str, int], browse
     page.goto(address)
     assert errors == []
     assert [url for url in requests if url != address and not url.startswith("data:")] == []
-    pictures = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
-    assert pictures == [8] * (3 * 2 * 2)  # of three models a hit and a miss, each with its heat map
+    images = page.evaluate("[...document.images].map(image => image.complete && image.naturalWidth)")
+    assert images == [8] * (3 * 2 * 2)  # of three models a hit and a miss, each with its heat map
     assert page.locator("svg").count() == 4
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.close()
@@ -67,7 +67,7 @@ def test_the_table_is_sorted_by_a_click(browser: Any, address: str) -> None:  # 
     page.close()
 
 
-def test_it_is_dark_where_the_reader_wants_it(browser: Any, address: str) -> None:  # noqa: ANN401
+def test_it_follows_the_colour_scheme_of_the_browser(browser: Any, address: str) -> None:  # noqa: ANN401
     colours = {}
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme)

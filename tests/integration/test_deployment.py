@@ -14,8 +14,8 @@ import torch
 from anomalib.data.utils import read_image
 
 from anomalib_stfpm import Stfpm
-from tests.conftest import write_picture
-from tests.integration.test_export import trained_for_a_step, validate
+
+from .conftest import trained_for_a_step, written
 
 pytestmark = pytest.mark.integration
 
@@ -39,67 +39,46 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(run, capture_output=True, text=True, check=False)
 
 
-@pytest.fixture(scope="module")
-def model() -> Stfpm:
-    return trained_for_a_step("resnet18", visualizer=False)
-
-
-@pytest.fixture(scope="module")
-def exported(model: Stfpm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with torch.no_grad():
-        paths = written(tmp_path_factory.mktemp("pictures"))
-        pictures = [read_image(path, as_tensor=True).unsqueeze(0) for path in paths]
-        validate(model, [*pictures, torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)])  # for a range that is wide
-    return model.to_openvino(tmp_path_factory.mktemp("exported"))
-
-
-def written(folder: Path) -> list[Path]:
-    paths = [folder / name for name in ("1.png", "2.jpg", "deeper/1.png")]
-    for seed, path in enumerate(paths):
-        write_picture(path, seed, defect=seed == 1)
-    return paths
-
-
 def rows(output: Path) -> list[dict[str, str]]:
     with (output / "results.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def test_infer_scores_pictures_without_torch_and_lists_what_it_cannot_read(
+def test_infer_scores_images_without_torch_and_lists_what_it_cannot_read(
     model: Stfpm, exported: Path, tmp_path: Path
 ) -> None:
-    paths = written(tmp_path / "pictures")
-    (tmp_path / "pictures" / "broken.png").write_bytes(paths[0].read_bytes()[:50])
-    (tmp_path / "pictures" / "empty.jpg").touch()
+    paths = written(tmp_path / "images")
+    (tmp_path / "images" / "broken.png").write_bytes(paths[0].read_bytes()[:50])
+    (tmp_path / "images" / "empty.jpg").touch()
     output = tmp_path / "output"
-    done = command("infer", "--model", exported, "--input", tmp_path / "pictures", "--output", output)
+    done = command("infer", "--model", exported, "--input", tmp_path / "images", "--output", output)
     assert done.returncode == 2, done.stderr
     assert set(done.stderr.partition("imported: ")[2].split()) - COME_WITH_THEM == NEEDED
     assert "'empty.jpg' was left out: it is empty." in done.stdout
-    assert "3 pictures scored, 2 unreadable" in done.stdout
+    assert "3 images scored, 2 unreadable" in done.stdout
     found = {row["picture"]: row for row in rows(output)}
     assert list(found) == ["1.png", "2.jpg", "broken.png", "deeper/1.png", "empty.jpg"]
     for path in paths:
-        row = found[path.relative_to(tmp_path / "pictures").as_posix()]
+        row = found[path.relative_to(tmp_path / "images").as_posix()]
         with torch.no_grad():
             expected = model(read_image(path, as_tensor=True).unsqueeze(0))
         assert float(row["score"]) == pytest.approx(expected.pred_score.item(), rel=1e-4)
         assert row["is_anomalous"] == str(bool(expected.pred_label))
         for name in (row["heat_map"], row["overlay"]):
-            picture = cv2.imread(str(output / name))
-            assert picture is not None
-            assert picture.shape == (64, 64, 3)
+            image = cv2.imread(str(output / name))
+            assert image is not None
+            assert image.shape == (64, 64, 3)
     record = json.loads((output / "results.json").read_text(encoding="utf-8"))
     assert [one["picture"] for one in record["results"]] == list(found)
 
 
-def test_infer_goes_on_where_it_was(exported: Path, tmp_path: Path) -> None:
-    pictures, output = tmp_path / "pictures", tmp_path / "output"
-    written(pictures)
-    arguments = ("infer", "--model", exported, "--input", pictures, "--output", output)
+def test_infer_resumes(exported: Path, tmp_path: Path) -> None:
+    images, output = tmp_path / "images", tmp_path / "output"
+    written(images)
+    arguments = ("infer", "--model", exported, "--input", images, "--output", output)
     assert command(*arguments).returncode == 0
     whole = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    # As if the power had failed after the first picture:
+    # As if the power had failed after the first image:
     record = json.loads((output / "results.json").read_text(encoding="utf-8"))
     journal = [record["made_with"], record["results"][0]]
     (output / "results.partial.jsonl").write_text("".join(json.dumps(line) + "\n" for line in journal) + '{"pict')
@@ -125,37 +104,11 @@ def test_options_of_infer(
     assert done.returncode == 0, done.stderr
     (row,) = rows(output)
     for name in (row["heat_map"], row["overlay"]):
-        picture = cv2.imread(str(output / name)) if name else None
-        assert (None if picture is None else picture.shape) == shape
+        image = cv2.imread(str(output / name)) if name else None
+        assert (None if image is None else image.shape) == shape
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--model", "{folder}/missing.xml"], "missing.xml', a file of the model, does not exist."),
-        (["--model", "{folder}/text.xml"], "text.xml' cannot be read as a model: export it again."),
-        (["--model", "{folder}/model.pt"], "A model is an .xml or an .onnx file: got "),
-        (["--input", "{folder}/nowhere"], "nowhere' does not exist."),
-        (["--streams", "0"], "The number of streams must be at least 1: got 0."),
-        (["--precision", "f64"], "argument --precision: invalid choice: 'f64'"),
-        (["--output", "{folder}/text.xml"], "text.xml"),
-    ],
-)
-def test_what_infer_cannot_do_is_said_in_a_sentence(
-    arguments: Sequence[str], sentence: str, exported: Path, tmp_path: Path
-) -> None:
-    for name in ("text.xml", "text.bin", "model.pt"):
-        (tmp_path / name).write_text("no model", encoding="utf-8")
-    write_picture(tmp_path / "1.png", seed=0)
-    given = {"--model": exported, "--input": tmp_path / "1.png", "--output": tmp_path / "output"}
-    given |= {arguments[0]: Path(arguments[1].format(folder=tmp_path)) if "{" in arguments[1] else Path(arguments[1])}
-    done = command("infer", *(part for pair in given.items() for part in pair))
-    assert done.returncode == 120
-    assert sentence in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_time_shows_models_side_by_side_without_torch(exported: Path, tmp_path: Path) -> None:
+def test_time_compares_models_without_torch(exported: Path, tmp_path: Path) -> None:
     onnx = trained_for_a_step("resnet18").to_onnx(tmp_path)
     done = command(
         "time", "--model", exported, onnx, "--precision", "f32", "--rounds", 2, "--seconds", 0.2,
@@ -176,26 +129,18 @@ def test_time_shows_models_side_by_side_without_torch(exported: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("verb", "package", "code", "sentence"),
+    ("verb", "package", "sentence"),
     [
         (
             "train",
             "torch",
-            120,
             "Only infer and time do without torch: install anomalib-stfpm with what it depends on.",
         ),
-        ("infer", "openvino", 120, "This needs openvino: pip install 'anomalib-stfpm[openvino]'."),
-        ("compare", "openvino", 1, "This needs openvino: pip install 'anomalib-stfpm[openvino]'."),
+        ("infer", "openvino", "This needs openvino: pip install 'anomalib-stfpm[openvino]'."),
     ],
 )
-def test_a_verb_says_what_it_needs(verb: str, package: str, code: int, sentence: str) -> None:
+def test_a_verb_names_the_package_that_is_missing(verb: str, package: str, sentence: str) -> None:
     without = f"import sys\nsys.modules[{package!r}] = None\n{REPORTING}"
     done = subprocess.run([sys.executable, "-c", without, verb], capture_output=True, text=True, check=False)
-    assert done.returncode == code
-    assert f"anomalib-stfpm: error: {sentence}" in done.stderr
-
-
-def test_time_without_a_round_is_refused(exported: Path) -> None:
-    done = command("time", "--model", exported, "--rounds", 0)
     assert done.returncode == 120
-    assert "--rounds and --seconds must be positive: got 0 and 5.0." in done.stderr
+    assert f"anomalib-stfpm: error: {sentence}" in done.stderr

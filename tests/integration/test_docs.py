@@ -9,10 +9,10 @@ import pytest
 import anomalib_stfpm
 from tests.readme import REPOSITORY
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.slow]  # it runs the notebooks
 
 
-def test_it_is_built_without_a_warning_and_describes_every_public_name(tmp_path: Path) -> None:
+def test_the_build_has_no_warning_and_describes_every_public_name(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-d", str(tmp_path / "trees")]
     built = subprocess.run(
         [*command, str(REPOSITORY / "docs"), str(tmp_path / "pages")], capture_output=True, text=True, check=False

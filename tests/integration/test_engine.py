@@ -15,7 +15,6 @@ from anomalib.metrics import AUPRO, AnomalibMetric, Evaluator
 from lightning.pytorch.callbacks import Callback, Timer
 
 from anomalib_stfpm import PublishedPRO, RawEvaluator, Stfpm
-from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import CategoryWriter
 
 from .conftest import quiet_engine, tiny_model
@@ -121,9 +120,7 @@ def test_training_takes_100_epochs_unless_the_user_says_how_long(
     assert engine.trainer.max_epochs == max_epochs
 
 
-def test_the_teacher_is_the_one_of_the_file_before_and_after_training(
-    datamodule: MVTecAD, teacher_file: Path, tmp_path: Path
-) -> None:
+def test_training_does_not_change_the_teacher(datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     model = tiny_model(teacher_file)
@@ -134,16 +131,8 @@ def test_the_teacher_is_the_one_of_the_file_before_and_after_training(
     assert not torch.equal(model.model.student.backbone.conv1.weight, expected["conv1.weight"])
 
 
-@pytest.mark.usefixtures("no_network")
-def test_training_without_weights_stops_with_one_error(datamodule: MVTecAD, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"teacher_weights 'nowhere\.pth' is not a file"):
-        quiet_engine(tmp_path).fit(tiny_model(Path("nowhere.pth")), datamodule=datamodule)
-    with pytest.raises(ConnectionError, match="The hub is out of reach"):
-        quiet_engine(tmp_path).fit(tiny_model(Path("hub")), datamodule=datamodule)
-
-
 @pytest.mark.parametrize("action", ["validate", "test", "predict"])
-def test_an_untrained_model_is_not_used(action: str, datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:
+def test_an_untrained_model_is_rejected(action: str, datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"Cannot {action} with an untrained Stfpm"):
         getattr(quiet_engine(tmp_path), action)(tiny_model(teacher_file), datamodule=datamodule)
 
@@ -187,7 +176,7 @@ def test_a_checkpoint_is_read_once(trained: tuple[Path, dict[str, float]], monke
     assert len(reads) == 1
 
 
-def test_a_checkpoint_does_not_say_what_to_measure(
+def test_a_checkpoint_does_not_replace_the_evaluator(
     trained: tuple[Path, dict[str, float]], datamodule: MVTecAD, tmp_path: Path
 ) -> None:
     from anomalib_stfpm.reproduction import evaluator
@@ -211,7 +200,7 @@ def test_training_goes_on_from_a_checkpoint_without_hub_or_file(
     assert not torch.equal(model.model.student.state_dict()["backbone.conv1.weight"], before["backbone.conv1.weight"])
 
 
-def test_without_thresholds_a_test_says_what_its_f1_is_worth(
+def test_a_test_without_thresholds_warns_about_f1(
     datamodule: MVTecAD, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tiny_model(teacher_file)
@@ -239,18 +228,4 @@ def test_anomalibs_tiling_trains_and_tests(datamodule: MVTecAD, teacher_file: Pa
     model = tiny_model(teacher_file, input_size=(128, 128))
     (metrics,) = quiet_engine(tmp_path, callbacks=[tiling]).train(model, datamodule=datamodule)
     assert model.model.tiler is not None
-    assert set(metrics) == ALL_METRICS
-
-
-def test_pictures_of_different_sizes_and_formats_train(
-    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
-) -> None:
-    from PIL import Image
-
-    root = write_category("part")
-    for index, path in enumerate(sorted((root / "part" / "train" / "good").iterdir())):
-        Image.open(path).convert("L").resize((64 + 10 * index, 50)).save(path.with_suffix(".jpg"))
-        path.unlink()
-    datamodule = MVTecLayout(root=root, category="part", num_workers=0)
-    (metrics,) = quiet_engine(tmp_path).train(tiny_model(teacher_file), datamodule=datamodule)
     assert set(metrics) == ALL_METRICS

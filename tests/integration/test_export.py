@@ -1,4 +1,4 @@
-"""Every export loads and predicts what the model predicts, on pictures of any size and mode."""
+"""Every export loads and predicts what the model predicts, on images of any size and mode."""
 
 import json
 import logging
@@ -15,57 +15,27 @@ import torch
 from anomalib.data import PredictDataset
 from anomalib.data.utils import read_image
 from anomalib.deploy import CompressionType, ExportType, OpenVINOInferencer, TorchInferencer
-from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from model_api.adapters import OpenvinoAdapter, create_core
 from model_api.models import AnomalyDetection
 from PIL import Image
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
-from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import MVTecLayout
-from anomalib_stfpm.export import ANY_SIZE
+from anomalib_stfpm.openvino.export import ANY_SIZE
+from anomalib_stfpm_deploy.image import read_image as read_deployed
 from anomalib_stfpm_deploy.network import Network
-from anomalib_stfpm_deploy.picture import read_picture
-from tests.conftest import CategoryWriter, random_weights
-from tests.integration.conftest import quiet_engine
-from tests.unit.test_feature_pyramid import BACKBONES
+from tests.conftest import CategoryWriter
+
+from .conftest import quiet_engine, trained_for_a_step, validate
 
 pytestmark = pytest.mark.integration
 
 IN_32_BITS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
-def trained_for_a_step(backbone: str, input_size: tuple[int, int] = (64, 64), **others: Any) -> Stfpm:  # noqa: ANN401
-    torch.manual_seed(0)
-    model = Stfpm(backbone=backbone, input_size=input_size, **others)
-    model.model.load_teacher(random_weights(backbone))
-    optimizer = model.configure_optimizers()
-    before = model.loss(*model.model.train()(torch.rand(4, 3, *input_size)))
-    before.backward()
-    optimizer.step()
-    assert torch.isfinite(before)
-    with torch.no_grad():
-        validate(model.eval(), [torch.rand(1, 3, 100, 80), torch.rand(1, 3, 20, 20)])
-    return model
-
-
-def validate(model: Stfpm, pictures: list[torch.Tensor]) -> None:
-    """Set thresholds so that nothing of these pictures is clamped, which would hide a difference."""
-    processor = model.post_processor
-    if not isinstance(processor, PostProcessor):
-        return
-    raw = [model.model(model.pre_processor(picture) if model.pre_processor else picture) for picture in pictures]
-    scores, maps = torch.cat([one.pred_score for one in raw]), torch.cat([one.anomaly_map.flatten() for one in raw])
-    for values, name in ((scores, "image"), (maps, "pixel")):
-        middle, span = (values.min() + values.max()) / 2, values.max() - values.min()
-        getattr(processor, f"{name}_min").copy_(middle - span)
-        getattr(processor, f"{name}_max").copy_(middle + span)
-        getattr(processor, f"_{name}_threshold").copy_(middle)
-
-
-def predicted(path: Path, pictures: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
-    outputs = openvino.compile_model(path, "CPU", IN_32_BITS)(pictures)
+def predicted(path: Path, images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[Any]]:
+    outputs = openvino.compile_model(path, "CPU", IN_32_BITS)(images)
     return {output.any_name: value for output, value in outputs.items()}
 
 
@@ -76,24 +46,30 @@ def assert_agree(actual: dict[str, Any], expected: dict[str, Any]) -> None:
     np.testing.assert_allclose(maps, expected_maps, rtol=0, atol=1e-3 * max(1.0, np.abs(expected_maps).max()))
 
 
-MAPS: list[dict[str, Any]] = [{"map_contrast": 0.5}, {"map_smoothing": 1.0}, {"map_size": (40, 12)}]
-
-
 @pytest.mark.parametrize(
-    ("backbone", "others"), [*((name, {}) for name in BACKBONES), *(("resnet18", others) for others in MAPS)]
+    ("backbone", "others"),
+    [
+        ("resnet18", {"map_contrast": 0.5, "map_size": (40, 12)}),
+        ("tf_efficientnet_lite0", {"map_smoothing": 1.0}),
+        *(
+            pytest.param(name, {}, marks=pytest.mark.slow)
+            for name in ("resnet50", "mobilenetv3_large_100", "convnext_tiny")
+        ),
+    ],
 )
 def test_openvino_agrees_with_torch(backbone: str, others: dict[str, Any], tmp_path: Path) -> None:
-    """Before scores are normalised: those of some random networks hardly differ from picture to picture."""
+    """Before scores are normalised: those of some random networks hardly differ from image to image."""
     model = trained_for_a_step(backbone, post_processor=False, **others)
-    pictures = torch.rand(2, 3, 80, 100)
+    images = torch.rand(2, 3, 80, 100)
     with torch.no_grad():
-        expected = model(pictures)
-    outputs = predicted(model.to_openvino(tmp_path, input_size=(80, 100)), pictures.numpy())
+        expected = model(images)
+    outputs = predicted(model.to_openvino(tmp_path, input_size=(80, 100)), images.numpy())
     assert outputs.keys() == {"pred_score", "anomaly_map"}
     assert_agree(outputs, expected._asdict())
 
 
-def test_height_and_width_are_those_of_the_pre_processor_and_the_batch_is_open(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_the_exported_input_has_the_pre_processors_size_and_a_dynamic_batch(tmp_path: Path) -> None:
     model = trained_for_a_step("resnet18", (64, 96))
     for path in (model.to_onnx(tmp_path), model.to_openvino(tmp_path)):
         shape = openvino.Core().read_model(path).input(0).partial_shape
@@ -101,21 +77,22 @@ def test_height_and_width_are_those_of_the_pre_processor_and_the_batch_is_open(t
         assert [length.get_length() for length in list(shape)[1:]] == [3, 64, 96]
 
 
-def test_without_a_pre_processor_that_resizes_the_size_is_open(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_without_a_pre_processor_the_exported_size_is_dynamic(tmp_path: Path) -> None:
     model = trained_for_a_step("resnet18", pre_processor=False)
-    pictures = torch.rand(1, 3, 96, 64)
+    images = torch.rand(1, 3, 96, 64)
     with torch.no_grad():
-        expected = model(pictures)
-    assert_agree(predicted(model.to_openvino(tmp_path), pictures.numpy()), expected._asdict())
+        expected = model(images)
+    assert_agree(predicted(model.to_openvino(tmp_path), images.numpy()), expected._asdict())
 
 
-def test_a_pre_processor_of_ones_own_is_exported_as_it_is_trained_with(tmp_path: Path) -> None:
+def test_a_custom_pre_processor_is_exported(tmp_path: Path) -> None:
     transform = Compose([Resize((72, 80)), CenterCrop(64), Normalize([0.5, 0.5, 0.5], [0.2, 0.2, 0.2])])
     model = trained_for_a_step("resnet18", pre_processor=PreProcessor(transform))
-    picture = torch.rand(1, 3, 200, 150)
+    image = torch.rand(1, 3, 200, 150)
     with torch.no_grad():
-        expected = model.post_processor(model.model(transform(picture)))
-    assert_agree(predicted(model.to_openvino(tmp_path, input_size=ANY_SIZE), picture.numpy()), expected._asdict())
+        expected = model.post_processor(model.model(transform(image)))
+    assert_agree(predicted(model.to_openvino(tmp_path, input_size=ANY_SIZE), image.numpy()), expected._asdict())
 
 
 def test_impossible_size_is_refused(tmp_path: Path) -> None:
@@ -123,7 +100,7 @@ def test_impossible_size_is_refused(tmp_path: Path) -> None:
         trained_for_a_step("resnet18").to_onnx(tmp_path, input_size=(0, 64))
 
 
-def test_onnx_export_prints_nothing_and_has_the_opset_that_the_exporter_writes(
+def test_onnx_export_is_quiet_and_has_opset_18(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     import onnx
@@ -143,24 +120,24 @@ def test_a_model_that_was_never_validated_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("picture_threshold", [0.6, 0.1])
-def test_normalisation_without_a_range_is_exported_too(picture_threshold: float, tmp_path: Path) -> None:
-    """As of a validation with one picture: all above the threshold is 1, all below 0."""
+@pytest.mark.parametrize("image_threshold", [0.6, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_normalisation_without_a_range_is_exported_too(image_threshold: float, tmp_path: Path) -> None:
+    """As of a validation with one image: all above the threshold is 1, all below 0."""
     model = trained_for_a_step("resnet18")
     for name in ("image_min", "image_max", "_image_threshold"):
-        getattr(model.post_processor, name).fill_(picture_threshold)
-    pictures = torch.rand(2, 3, 64, 64)
+        getattr(model.post_processor, name).fill_(image_threshold)
+    images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        expected = model(pictures)
+        expected = model(images)
     assert set(expected.pred_score.flatten().tolist()) <= {0.0, 1.0}
-    assert_agree(predicted(model.to_openvino(tmp_path), pictures.numpy()), expected._asdict())
+    assert_agree(predicted(model.to_openvino(tmp_path), images.numpy()), expected._asdict())
 
 
 # -- one truth ---------------------------------------------------------------------------------------------------------
 
 
-def written_pictures(folder: Path) -> list[Path]:
-    """A picture of every mode and of several sizes."""
+def written_images(folder: Path) -> list[Path]:
+    """An image of every mode and of several sizes."""
     generator = np.random.default_rng(0)
     small = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
     colours = small.resize((150, 110), Image.Resampling.BICUBIC)
@@ -169,7 +146,7 @@ def written_pictures(folder: Path) -> list[Path]:
     turned = Image.Exif()
     turned[0x0112] = 6
     deep = Image.fromarray(np.asarray(colours.convert("L")).astype(np.uint16) * 3)
-    pictures: dict[str, tuple[Image.Image, dict[str, Any]]] = {
+    images: dict[str, tuple[Image.Image, dict[str, Any]]] = {
         "colours.png": (colours, {}),
         "grey.png": (colours.convert("L"), {}),
         "alpha.png": (with_alpha, {}),
@@ -179,16 +156,16 @@ def written_pictures(folder: Path) -> list[Path]:
         "large.jpg": (small.resize((400, 300), Image.Resampling.BICUBIC), {}),
         "tiny.bmp": (small, {}),
     }
-    for name, (picture, options) in pictures.items():
-        picture.save(folder / name, **options)
-    return [folder / name for name in pictures]
+    for name, (image, options) in images.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in images]
 
 
-def test_all_runtimes_agree_on_pictures_of_any_size_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_runtimes_agree_on_images_of_any_size_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     monkeypatch.chdir(tmp_path)  # OpenVINOInferencer leaves a cache where it runs
     model = trained_for_a_step("resnet18", visualizer=False)
-    paths = written_pictures(tmp_path)
+    paths = written_images(tmp_path)
     with torch.no_grad():
         validate(model, [read_image(path, as_tensor=True).unsqueeze(0) for path in paths])
     engine = quiet_engine(tmp_path / "predict")
@@ -204,30 +181,31 @@ def test_all_runtimes_agree_on_pictures_of_any_size_and_mode(tmp_path: Path, mon
         with torch.no_grad():
             assert_agree(vars_of(torch_inferencer.predict(path)), truth)
         assert_agree(vars_of(openvino_inferencer.predict(path)), truth)
-        picture = np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1)[np.newaxis] / 255
+        image = np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1)[np.newaxis] / 255
         names = [output.name for output in onnx.get_outputs()]
-        assert_agree(dict(zip(names, onnx.run(None, {"input": picture}), strict=True)), truth)
+        assert_agree(dict(zip(names, onnx.run(None, {"input": image}), strict=True)), truth)
         for network in (fixed, open_size):
-            prediction = network.predict(network.prepare(read_picture(path)))
+            prediction = network.predict(network.prepare(read_deployed(path)))
             assert_agree({"pred_score": prediction.score, "anomaly_map": prediction.anomaly_map}, truth)
             assert prediction.is_anomalous == bool(expected.pred_label)
 
 
+@pytest.mark.slow
 def test_intels_model_api_reads_the_model_and_agrees(tmp_path: Path) -> None:
     model = trained_for_a_step("resnet18")
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     large = np.asarray(Image.fromarray(pixels).resize((150, 120), Image.Resampling.BICUBIC))
-    for picture, input_size in ((pixels, None), (large, ANY_SIZE)):
-        pictures = torch.from_numpy(picture).permute(2, 0, 1).unsqueeze(0).float() / 255
+    for image, input_size in ((pixels, None), (large, ANY_SIZE)):
+        images = torch.from_numpy(image).permute(2, 0, 1).unsqueeze(0).float() / 255
         with torch.no_grad():
-            validate(model, [pictures, torch.rand(1, 3, 64, 64)])
-            expected = model(pictures)
+            validate(model, [images, torch.rand(1, 3, 64, 64)])
+            expected = model(images)
         path = model.to_openvino(tmp_path, input_size=input_size)
         adapter = OpenvinoAdapter(create_core(), str(path), device="CPU", plugin_config=IN_32_BITS)
-        found = AnomalyDetection.create_model(adapter)(picture)
+        found = AnomalyDetection.create_model(adapter)(image)
         assert found.pred_score == pytest.approx(expected.pred_score.item(), rel=1e-4)
         assert found.pred_label == str(bool(expected.pred_label))
-        shown = cv2.resize(expected.anomaly_map[0, 0].numpy(), picture.shape[1::-1])
+        shown = cv2.resize(expected.anomaly_map[0, 0].numpy(), image.shape[1::-1])
         assert np.abs(found.anomaly_map - 255 * shown).max() < 2  # it rounds twice
 
 
@@ -236,11 +214,17 @@ def test_intels_model_api_reads_the_model_and_agrees(tmp_path: Path) -> None:
 
 @pytest.fixture
 def datamodule(write_category: CategoryWriter) -> MVTecLayout:
-    """Pictures of 64 x 64, which is not the input of the model."""
+    """Images of 64 x 64, which is not the input of the model."""
     return MVTecLayout(root=write_category("part"), category="part", num_workers=0)
 
 
-@pytest.mark.parametrize("compression", [None, *CompressionType])
+@pytest.mark.parametrize(
+    "compression",
+    [
+        CompressionType.INT8_PTQ,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (None, *CompressionType) if one != "int8_ptq"),
+    ],
+)
 def test_every_compression_gives_a_model_that_predicts(
     compression: CompressionType | None, datamodule: MVTecLayout, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -261,13 +245,14 @@ def test_every_compression_gives_a_model_that_predicts(
     assert report.is_file() == computes_in_8_bits
     if computes_in_8_bits:
         record = json.loads(report.read_text(encoding="utf-8"))
-        assert record["pictures"] == 4
+        assert record["images"] == 4
         assert record["float_metrics"].keys() == {"image_AUROC", "pixel_AUROC", "AUPRO"}
-        assert "held-out pictures" in caplog.text
+        assert "held-out images" in caplog.text
         assert bool(record["shortcomings"]) == ("its word" in caplog.text)
 
 
-def test_a_report_does_not_outlive_its_model(datamodule: MVTecLayout, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_new_export_removes_the_old_agreement_report(datamodule: MVTecLayout, tmp_path: Path) -> None:
     model = trained_for_a_step("resnet18")
     quantized = model.to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ, datamodule=datamodule)
     assert sorted(path.name for path in quantized.parent.iterdir()) == [
@@ -279,16 +264,21 @@ def test_a_report_does_not_outlive_its_model(datamodule: MVTecLayout, tmp_path: 
     assert sorted(path.name for path in quantized.parent.iterdir()) == ["model.bin", "model.xml"]
 
 
-def test_quantization_without_what_it_needs_is_refused(datamodule: MVTecLayout, tmp_path: Path) -> None:
+def test_quantization_without_its_images_is_rejected(datamodule: MVTecLayout, tmp_path: Path) -> None:
     model = trained_for_a_step("resnet18")
-    with pytest.raises(ValueError, match="INT8_PTQ calibrates with normal training pictures: give the datamodule"):
+    with pytest.raises(ValueError, match="INT8_PTQ calibrates with normal training images: give the datamodule"):
         model.to_openvino(tmp_path, compression_type=CompressionType.INT8_PTQ)
     with pytest.raises(ValueError, match="max_drop must be between 0 and 1: got 2"):
         model.to_openvino(tmp_path, compression_type=CompressionType.INT8_ACQ, datamodule=datamodule, max_drop=2)
+
+
+@pytest.mark.slow
+def test_int8_acq_without_defective_validation_images_is_rejected(datamodule: MVTecLayout, tmp_path: Path) -> None:
+    model = trained_for_a_step("resnet18")
     normal_only = MVTecLayout(
         datamodule.root.parent, "part", num_workers=0, val_split_mode="from_train", val_split_ratio=0.5
     )
-    with pytest.raises(ValueError, match="INT8_ACQ needs validation pictures with and without defects"):
+    with pytest.raises(ValueError, match="INT8_ACQ needs validation images with and without defects"):
         model.to_openvino(tmp_path, compression_type=CompressionType.INT8_ACQ, datamodule=normal_only)
 
 

@@ -54,7 +54,7 @@ def scale_features(model: Stfpm, batch: object) -> None:
         model.model.student.backbone.layer2[1].bn2.weight.fill_(TOO_FEW_BITS)
 
 
-def ruin_picture(model: Stfpm, batch: Any) -> None:  # noqa: ANN401
+def ruin_image(model: Stfpm, batch: Any) -> None:  # noqa: ANN401
     del model
     batch.image[1, 0, 5, 5] = torch.inf
 
@@ -68,15 +68,15 @@ def ruin_weight(model: Stfpm, batch: object) -> None:
 @pytest.mark.parametrize(
     ("do", "precision", "level", "reason"),
     [
-        (ruin_picture, {}, "layer1", r"good/00\d\.png' is not finite once it is pre-processed"),
-        (ruin_picture, ON_BF16, "layer1", r"good/00\d\.png' is not finite once it is pre-processed"),
-        (ruin_picture, ON_16_BITS, "layer1", r"good/00\d\.png' is not finite once it is pre-processed"),
+        (ruin_image, {}, "layer1", r"good/00\d\.png' is not finite once it is pre-processed"),
+        (ruin_image, ON_BF16, "layer1", r"good/00\d\.png' is not finite once it is pre-processed"),
+        (ruin_image, ON_16_BITS, "layer1", r"good/00\d\.png' is not finite once it is pre-processed"),
         (ruin_weight, {}, "layer3", "the student's weights have grown beyond all bounds; train with a lower"),
         (ruin_weight, ON_BF16, "layer3", "the student's weights have grown beyond all bounds; train with a lower"),
         (scale_features, ON_16_BITS, "layer2", "too large for 16 bits; train with another precision, bf16-mixed or 32"),
     ],
 )
-def test_it_names_epoch_level_and_reason_and_leaves_the_weights(
+def test_the_error_names_epoch_level_and_reason_and_the_weights_are_unchanged(
     do: Any,  # noqa: ANN401
     precision: dict[str, Any],
     level: str,
@@ -110,7 +110,7 @@ def test_a_learning_rate_that_is_too_high_is_named(
         fit(model, write_category("part"), tmp_path)
 
 
-def test_features_that_16_bits_do_not_hold_are_no_error_in_bf16(
+def test_features_too_large_for_float16_train_in_bf16(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
     engine = fit(tiny_model(teacher_file), write_category("part"), tmp_path, AtBatch(1, scale_features), **ON_BF16)

@@ -1,4 +1,4 @@
-"""A disk that fills up leaves the last good files in place, and one sentence says what could not be written."""
+"""On a full disk the last good files stay in place, and the error names the file that cannot be written."""
 
 import json
 import shutil
@@ -14,16 +14,13 @@ import torch
 from anomalib.engine import Engine
 from lightning.pytorch.callbacks import Callback
 
-from anomalib_stfpm.comparison import report
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.verbs.compare import main as compare
 from anomalib_stfpm.verbs.reproduce import main as reproduce
-from tests.conftest import CategoryWriter, write_picture
-from tests.unit.comparison.records import compared
+from tests.conftest import CategoryWriter, write_image
 
-from .conftest import full_disk, quiet_engine, tiny_model
+from .conftest import full_disk, quiet_engine, tiny_model, trained_for_a_step
 from .test_compare import PADIM, written
-from .test_export import trained_for_a_step
 
 pytestmark = pytest.mark.integration
 
@@ -70,7 +67,7 @@ def test_training_keeps_the_last_checkpoints(
     assert "state_dict" in torch.load(weights / "best.ckpt", weights_only=True)
 
 
-@pytest.mark.parametrize("export", ["to_torch", "to_openvino"])
+@pytest.mark.parametrize("export", ["to_torch", pytest.param("to_openvino", marks=pytest.mark.slow)])
 def test_an_export_keeps_the_last_model(export: str, tmp_path: Path) -> None:
     model = trained_for_a_step("resnet18", (64, 64))
     getattr(model, export)(tmp_path)
@@ -80,12 +77,12 @@ def test_an_export_keeps_the_last_model(export: str, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
-def test_infer_keeps_the_last_results_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
-    model = trained_for_a_step("resnet18", (64, 64)).to_openvino(tmp_path / "model")
+@pytest.mark.slow
+def test_infer_keeps_the_last_results_and_resumes_when_there_is_room(exported: Path, tmp_path: Path) -> None:
     for seed in range(8):
-        write_picture(tmp_path / "pictures" / f"{seed}.png", seed)
+        write_image(tmp_path / "images" / f"{seed}.png", seed)
     command = [
-        sys.executable, "-m", "anomalib_stfpm_deploy", "infer", "--model", model, "--input", tmp_path / "pictures",
+        sys.executable, "-m", "anomalib_stfpm_deploy", "infer", "--model", exported, "--input", tmp_path / "images",
         "--output", tmp_path / "found", "--no-pictures",
     ]  # fmt: skip
 
@@ -98,7 +95,7 @@ def test_infer_keeps_the_last_results_and_goes_on_when_there_is_room(tmp_path: P
     assert infer().returncode == 0
     before = contents(tmp_path / "found")
     for seed in range(8, 30):
-        write_picture(tmp_path / "pictures" / f"{seed}.png", seed)
+        write_image(tmp_path / "images" / f"{seed}.png", seed)
     stopped = infer(1000)
     assert stopped.returncode == 120
     assert stopped.stderr.startswith("anomalib-stfpm: error: '")
@@ -111,7 +108,7 @@ def test_infer_keeps_the_last_results_and_goes_on_when_there_is_room(tmp_path: P
     assert sorted(contents(tmp_path / "found")) == ["results.csv", "results.json"]
 
 
-def test_reproduce_keeps_the_last_table_and_goes_on_when_there_is_room(
+def test_reproduce_keeps_the_last_table_and_resumes_when_there_is_room(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, output = write_category("part"), tmp_path / "table"
@@ -135,7 +132,8 @@ def test_reproduce_keeps_the_last_table_and_goes_on_when_there_is_room(
     assert run() == 0
 
 
-def test_compare_keeps_finished_runs_and_goes_on_when_there_is_room(teacher_file: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_compare_keeps_finished_runs_and_resumes_when_there_is_room(teacher_file: Path, tmp_path: Path) -> None:
     root, output = written(tmp_path), tmp_path / "compared"
     given = [
         "--data", "MVTecLayout", "--data.root", root, "--data.category", "part", "--data.num_workers", "0",
@@ -155,11 +153,3 @@ def test_compare_keeps_finished_runs_and_goes_on_when_there_is_room(teacher_file
     assert both_seeds() == 0
     assert contents(finished) == before
     assert "File too large" not in (output / "comparison.md").read_text(encoding="utf-8")
-
-
-def test_compare_keeps_the_last_report(tmp_path: Path) -> None:
-    report.write(tmp_path, compared(tmp_path, {"Stfpm": [0.9]}, {"Stfpm": 10.0}))
-    before, changed = contents(tmp_path), compared(tmp_path, {"Stfpm": [0.8]}, {"Stfpm": 10.0})
-    with full_disk(10), pytest.raises(OSError, match=r"comparison\.json' cannot be written \(File too large\)"):
-        report.write(tmp_path, changed)
-    assert contents(tmp_path) == before

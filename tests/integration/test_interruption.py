@@ -1,4 +1,4 @@
-"""A training that is killed, told to end or interrupted goes on to the student of an uninterrupted one."""
+"""An interrupted training resumes to the student of an uninterrupted one."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 
 from anomalib_stfpm.data import MVTecLayout
-from anomalib_stfpm.interruption import how_to_go_on
+from anomalib_stfpm.training.interruption import how_to_go_on
 from tests.conftest import CategoryWriter
 from tests.readme import REPOSITORY
 
@@ -41,8 +41,9 @@ def arguments(root: Path, teacher_file: Path, results: Path) -> list[str]:
     return [str(part) for part in given]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL and fork")
-def test_killed_at_any_moment_it_goes_on_to_the_same_student(tmp_path: Path) -> None:
+def test_a_training_killed_at_any_moment_resumes_to_the_same_student(tmp_path: Path) -> None:
     command = [
         sys.executable, "-m", "benchmarks.reliability.killed_training", "--kills", "3", "--epochs", "6",
         "--output", tmp_path,
@@ -57,9 +58,13 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_student(tmp_path: Path) -> 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 @pytest.mark.parametrize(
-    ("command", "how", "code"), [("anomalib", "SIGTERM", 128 + signal.SIGTERM), ("anomalib-stfpm", "SIGINT", 1)]
+    ("command", "how", "code"),
+    [
+        pytest.param("anomalib", "SIGTERM", 128 + signal.SIGTERM, marks=pytest.mark.slow),
+        ("anomalib-stfpm", "SIGINT", 1),
+    ],
 )
-def test_told_to_end_it_ends_with_the_command_that_goes_on(
+def test_an_interrupted_command_prints_the_command_that_resumes_it(
     command: str, how: str, code: int, write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
     given = arguments(write_category("part"), teacher_file, tmp_path)
@@ -84,13 +89,13 @@ def test_told_to_end_it_ends_with_the_command_that_goes_on(
     assert torch.load(last, weights_only=True)["epoch"] == finished + 2
 
 
-def test_the_command_replaces_the_checkpoint_that_it_was_given() -> None:
+def test_the_resume_command_replaces_the_given_checkpoint() -> None:
     for before in (["--ckpt_path", "old.ckpt"], ["--ckpt_path=old.ckpt"]):
         said = how_to_go_on(["anomalib", "fit", *before, "--model", "a b"], Path("new.ckpt"))
         assert said == f"{GO_ON}anomalib fit --model 'a b' --ckpt_path new.ckpt"
 
 
-def test_other_programs_and_trainings_without_a_checkpoint_are_told_what_they_can_do() -> None:
+def test_the_resume_message_fits_scripts_and_trainings_without_a_checkpoint() -> None:
     assert how_to_go_on(["train.py", "train"], Path("model.ckpt")).endswith("train with ckpt_path='model.ckpt'.")
     assert "train with ckpt_path" in how_to_go_on(["anomalib-stfpm", "reproduce"], Path("model.ckpt"))
     assert "starts from the beginning" in how_to_go_on(["anomalib", "train"], None)
@@ -110,7 +115,7 @@ class Look(Callback):
         raise KeyboardInterrupt
 
 
-def test_a_training_that_goes_on_has_a_checkpoint_in_its_new_folder_from_the_start(
+def test_a_resumed_training_has_a_checkpoint_in_its_new_folder_from_the_start(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     datamodule = MVTecLayout(root=write_category("part"), category="part", num_workers=0)
@@ -134,7 +139,7 @@ def test_a_training_that_goes_on_has_a_checkpoint_in_its_new_folder_from_the_sta
     assert torch.load(written, weights_only=True)["epoch"] == 1
 
 
-def test_interrupted_in_its_first_epoch_it_says_that_it_starts_again(
+def test_a_training_interrupted_in_its_first_epoch_says_that_it_starts_again(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     datamodule = MVTecLayout(root=write_category("part"), category="part", num_workers=0)
@@ -148,7 +153,7 @@ class OwnCheckpointIO(TorchCheckpointIO):
 
 
 @pytest.mark.parametrize("own", [OwnCheckpointIO, None])
-def test_checkpoints_are_written_whole_unless_the_user_says_how(
+def test_checkpoints_are_written_atomically_unless_the_user_gives_a_checkpoint_io(
     own: type[TorchCheckpointIO] | None, write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
     look, plugins = Look(), [] if own is None else [own()]

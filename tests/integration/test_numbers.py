@@ -1,4 +1,4 @@
-"""Scores and maps are finite whatever is in the pictures, and what is further off than it may be is found out."""
+"""Scores and maps are finite for every image, and differences beyond the bounds are detected."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from .conftest import tiny_model
 pytestmark = pytest.mark.integration
 
 
-def test_bounds_refuse_what_is_further_off() -> None:
+def test_a_bound_rejects_larger_differences() -> None:
     bound = numbers.Agreement(score=0.1, map=0.1, correlation=0.9)
     assert numbers.Agreement(0.1, 0.1, 0.9).is_within(bound)
     for worse in (numbers.Agreement(0.2, 0, 1), numbers.Agreement(0, 0.2, 1), numbers.Agreement(0, 0, 0.8)):
@@ -26,7 +26,7 @@ def test_bounds_refuse_what_is_further_off() -> None:
     assert not numbers.Agreement(math.nan, 0, 1).is_within(bound)
 
 
-def test_a_reference_that_has_moved_is_not_the_one_on_record() -> None:
+def test_a_changed_reference_is_detected() -> None:
     recorded = json.loads(numbers.REFERENCE.read_text(encoding="utf-8"))
     assert numbers.is_on_record(recorded)
     assert not numbers.is_on_record({**recorded, "loss": recorded["loss"] * 1.001})
@@ -40,18 +40,16 @@ PLAIN = {
 }
 
 
-@pytest.mark.parametrize("pictures", PLAIN.values(), ids=PLAIN)
+@pytest.mark.parametrize("images", PLAIN.values(), ids=PLAIN)
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16], ids=["float32", "bf16"])
-def test_pictures_without_anything_in_them_give_finite_numbers(
-    pictures: torch.Tensor, precision: torch.dtype, teacher_file: Path
-) -> None:
+def test_uniform_images_give_finite_numbers(images: torch.Tensor, precision: torch.dtype, teacher_file: Path) -> None:
     model = tiny_model(teacher_file, map_contrast=0.5, map_smoothing=1.0).model
     model.load_teacher(load_file(teacher_file))
     with torch.autocast("cpu", precision, enabled=precision is torch.bfloat16):
-        loss = StfpmLoss()(*model.train()(pictures))
+        loss = StfpmLoss()(*model.train()(images))
         loss.backward()
         with torch.no_grad():
-            found = model.eval()(pictures)
+            found = model.eval()(images)
     assert loss.isfinite()
     assert all(weights.grad.isfinite().all() for weights in model.student.parameters())
     assert found.anomaly_map.isfinite().all()
@@ -76,12 +74,10 @@ def test_features_that_are_all_zero_give_finite_numbers(side: str) -> None:
     assert found.anomaly_map.isfinite().all()
 
 
-def test_an_exported_model_gives_finite_numbers_for_pictures_without_anything(
-    teacher_file: Path, tmp_path: Path
-) -> None:
+def test_an_exported_model_gives_finite_numbers_for_uniform_images(teacher_file: Path, tmp_path: Path) -> None:
     model: Stfpm = tiny_model(teacher_file, post_processor=False, map_contrast=0.5).eval()
     model.model.load_teacher(load_file(teacher_file))
     exported = openvino.compile_model(model.to_openvino(tmp_path), "CPU")
-    for pictures in PLAIN.values():
-        found = exported(pictures.numpy())
+    for images in PLAIN.values():
+        found = exported(images.numpy())
         assert all(np.isfinite(values).all() for values in found.values())

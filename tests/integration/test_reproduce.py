@@ -1,8 +1,7 @@
-"""``anomalib-stfpm reproduce`` writes the table, whatever happens on the way."""
+"""``anomalib-stfpm reproduce`` writes the table, also after errors and interruptions."""
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.verbs.reproduce import INTERRUPTED, main
@@ -63,7 +61,7 @@ def student(output: Path, run: str) -> dict[str, torch.Tensor]:
     return state_dict
 
 
-def test_every_category_and_seed_is_in_the_table_with_what_it_was_measured_with(
+def test_the_results_hold_every_category_and_seed_and_the_configuration(
     root: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "table"
@@ -91,33 +89,7 @@ def test_every_category_and_seed_is_in_the_table_with_what_it_was_measured_with(
     assert Stfpm.load_from_checkpoint(output / "part/seed_0/student.ckpt").model.teacher_is_loaded
 
 
-def test_a_configuration_file_says_the_same_as_arguments(root: Path, teacher_file: Path, tmp_path: Path) -> None:
-    config = {
-        "root": str(root),
-        "categories": ["part"],
-        "output": str(tmp_path / "by_file"),
-        "model": {"teacher_weights": str(teacher_file), "input_size": [64, 64], "level_weights": [1, 1, 1]},
-        "protocol": {"max_epochs": 1, "accelerator": "cpu", "val_split_ratio": 0.5},
-    }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    assert reproduce("--config", str(tmp_path / "config.yaml"), "--seeds", "7") == 0
-    (run,) = results(tmp_path / "by_file")["runs"]
-    assert (run["category"], run["seed"]) == ("part", 7)
-    assert run["configuration"]["model"]["init_args"]["level_weights"] == [1, 1, 1]
-
-
-def test_the_same_seed_gives_the_same_student_and_figures(root: Path, teacher_file: Path, tmp_path: Path) -> None:
-    for name in ("first", "again"):
-        assert reproduce(*arguments(root, teacher_file, tmp_path / name), "--categories", "part") == 0
-    first, again = (results(tmp_path / name)["runs"][0] for name in ("first", "again"))
-    assert first["metrics"] == again["metrics"]
-    assert first["val_error"] == again["val_error"]
-    assert_same(student(tmp_path / "first", "part/seed_0"), student(tmp_path / "again", "part/seed_0"))
-
-
-def test_what_has_finished_is_not_trained_again_and_more_can_be_added(
-    root: Path, teacher_file: Path, tmp_path: Path
-) -> None:
+def test_finished_runs_are_kept_and_categories_can_be_added(root: Path, teacher_file: Path, tmp_path: Path) -> None:
     output = tmp_path / "table"
     assert reproduce(*arguments(root, teacher_file, output), "--categories", "part") == 0
     before = {path: path.stat().st_mtime_ns for path in (output / "part").rglob("*")}
@@ -126,7 +98,9 @@ def test_what_has_finished_is_not_trained_again_and_more_can_be_added(
     assert [row["category"] for row in table(output)] == ["part", "screw", "average"]
 
 
-def test_another_configuration_is_refused_in_the_same_folder(root: Path, teacher_file: Path, tmp_path: Path) -> None:
+def test_another_configuration_in_the_same_output_folder_is_rejected(
+    root: Path, teacher_file: Path, tmp_path: Path
+) -> None:
     given = arguments(root, teacher_file, tmp_path / "table")
     assert reproduce(*given, "--categories", "part") == 0
     before = (tmp_path / "table" / "results.json").read_bytes()
@@ -135,7 +109,7 @@ def test_another_configuration_is_refused_in_the_same_folder(root: Path, teacher
     assert (tmp_path / "table" / "results.json").read_bytes() == before
 
 
-def test_a_missing_or_damaged_category_is_named_and_the_others_go_on(
+def test_a_missing_or_damaged_category_is_reported_and_the_others_run(
     root: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damaged = copytree(root / "part", root / "damaged") / "test" / "bad" / "001.png"
@@ -150,50 +124,26 @@ def test_a_missing_or_damaged_category_is_named_and_the_others_go_on(
     assert [row["category"] for row in table(output)] == ["part", "average"]
 
 
-def test_a_category_that_fails_in_training_is_named_and_the_others_go_on(
+def test_a_category_that_fails_in_training_is_reported_and_the_others_run(
     root: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mask = root / "part" / "ground_truth" / "bad" / "001.png"
-    mask.rename(mask.with_name("of_another_picture.png"))
+    mask.rename(mask.with_name("of_another_image.png"))
     output = tmp_path / "table"
     assert reproduce(*arguments(root, teacher_file, output)) == 1
     assert "Missing: part: MisMatchError: " in capsys.readouterr().err
     assert "Traceback" in (output / "part" / "seed_0" / "error.txt").read_text()
     assert [row["category"] for row in table(output)] == ["screw", "average"]
-    mask.with_name("of_another_picture.png").rename(mask)
+    mask.with_name("of_another_image.png").rename(mask)
     assert reproduce(*arguments(root, teacher_file, output)) == 0
     assert sorted(path.name for path in (output / "part/seed_0").iterdir()) == ["result.json", "student.ckpt"]
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_teacher_out_of_reach_stops_it_before_anything_is_trained(root: Path, tmp_path: Path) -> None:
+def test_an_unreachable_teacher_stops_it_before_training(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ConnectionError, match="The hub is out of reach"):
         reproduce(*arguments(root, Path("hub"), tmp_path / "table"))
     assert not (tmp_path / "table" / "results.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (["--protocol.max_epochs", "0"], "max_epochs must be at least 1: got 0."),
-        (["--protocol.val_split_ratio", "1.5"], "val_split_ratio must be between 0 and 1: got 1.5."),
-        (["--protocol.num_workers", "-1"], "num_workers must be at least 0: got -1."),
-        (["--model.backbone", "resnet81"], "did you mean 'resnet18'"),
-        (["--categories", "part", "../part"], "names of folders in the root, not paths: got '../part'."),
-        (["--categories", ".."], "names of folders in the root, not paths: got '..'."),
-        (["--seeds", "0", "-1"], "seeds must be at least one number from 0 to 4294967295, each once: got [0, -1]."),
-    ],
-)
-def test_impossible_arguments_are_refused(given: list[str], message: str, root: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=re.escape(message)):
-        reproduce("--root", str(root), "--output", str(tmp_path / "table"), *given)
-    assert not (tmp_path / "table").exists()
-
-
-def test_an_output_folder_that_cannot_be_written_to_is_named(root: Path, teacher_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match=r"'.*file/table' cannot be written"):
-        reproduce(*arguments(root, teacher_file, tmp_path / "file" / "table"))
 
 
 def start(given: list[str]) -> subprocess.Popen[str]:
@@ -210,12 +160,13 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     assert path.exists(), process.communicate()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
-def test_an_interrupted_reproduction_goes_on_and_ends_as_an_uninterrupted_one(
+def test_an_interrupted_reproduction_resumes_to_the_same_results(
     how: str, root: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
-    epochs = {"protocol.max_epochs": 20}
+    epochs = {"protocol.max_epochs": 12}
     interrupted, whole = tmp_path / "interrupted", tmp_path / "whole"
     process = start(arguments(root, teacher_file, interrupted, **epochs))
     wait_for(interrupted / "screw" / "seed_0" / "model.ckpt", process)
@@ -231,14 +182,14 @@ def test_an_interrupted_reproduction_goes_on_and_ends_as_an_uninterrupted_one(
     assert reproduce(*arguments(root, teacher_file, interrupted, **epochs)) == 0
     assert reproduce(*arguments(root, teacher_file, whole, **epochs)) == 0
     assert (interrupted / "part" / "seed_0" / "result.json").stat().st_mtime_ns == finished
-    assert reached < 19
+    assert reached < 11
     assert_same(student(interrupted, "screw/seed_0"), student(whole, "screw/seed_0"))
     assert table(interrupted) == table(whole)
     (screw,) = (run for run in results(interrupted)["runs"] if run["category"] == "screw")
     assert screw["fit_seconds"] is None, "the time of a training that was interrupted is not known"
 
 
-def test_a_checkpoint_that_was_being_written_when_the_machine_stopped_is_not_gone_on_from(
+def test_a_half_written_checkpoint_is_not_resumed_from(
     root: Path, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = tmp_path / "table" / "part" / "seed_0"

@@ -7,7 +7,7 @@ import pytest
 from lightning.pytorch.callbacks import Callback
 
 from anomalib_stfpm.data import MVTecLayout
-from anomalib_stfpm.schedule import one_cycle
+from anomalib_stfpm.training.schedule import one_cycle
 from tests.conftest import CategoryWriter
 
 from .conftest import quiet_engine, tiny_model
@@ -55,7 +55,7 @@ def test_constant_is_constant(write_category: CategoryWriter, teacher_file: Path
     assert rates(write_category("part"), teacher_file, tmp_path, "constant", max_epochs=2) == [PEAK] * 4
 
 
-def test_a_training_without_an_end_is_refused(
+def test_one_cycle_needs_to_know_the_length_of_training(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="'one_cycle' must know when training ends: give the trainer max_epochs or"):

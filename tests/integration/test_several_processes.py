@@ -1,4 +1,4 @@
-"""Several processes of one training end with one student and count every picture once; several commands keep apart."""
+"""Several processes of one training give one student and count every image once; commands do not share a folder."""
 
 import json
 import os
@@ -19,19 +19,18 @@ from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.verbs.compare import main as compare_main
 from anomalib_stfpm.verbs.reproduce import main as reproduce_main
 from anomalib_stfpm_deploy.infer import main as infer_main
-from tests.conftest import write_mask, write_picture
+from tests.conftest import write_image, write_mask
 from tests.readme import REPOSITORY
 
 from .conftest import assert_same, quiet_engine
-from .test_export import trained_for_a_step
 
 pytestmark = pytest.mark.integration
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from anomalib_stfpm_deploy.one_at_a_time import one_at_a_time
-with one_at_a_time(Path(sys.argv[1])):
+from anomalib_stfpm_deploy.files import lock_folder
+with lock_folder(Path(sys.argv[1])):
     print("at work", flush=True)
     time.sleep(600)
 """
@@ -70,13 +69,13 @@ def training(root: Path, teacher_file: Path, results: Path) -> list[object]:
 
 
 def written(root: Path) -> Path:
-    """Pictures of which neither those to test nor those held out are even in number."""
+    """Images of which neither those to test nor those held out are even in number."""
     for folder, number in (("train/good", 8), ("test/good", 3), ("test/bad", 2)):
         for index in range(number):
-            picture = Path(folder, f"{index:03}.png")
-            write_picture(root / "part" / picture, seed=len(folder) * number + index, defect=folder == "test/bad")
+            image = Path(folder, f"{index:03}.png")
+            write_image(root / "part" / image, seed=len(folder) * number + index, defect=folder == "test/bad")
             if folder == "test/bad":
-                write_mask(root / "part" / "ground_truth" / "bad" / picture.name)
+                write_mask(root / "part" / "ground_truth" / "bad" / image.name)
     return root
 
 
@@ -89,20 +88,21 @@ def trained_by_two(teacher_file: Path, tmp_path_factory: pytest.TempPathFactory)
     several = ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
     saving = f"--trainer.callbacks+={__name__}.{SaveOfEachProcess.__name__}"
     done = subprocess.run(
-        command(*training(written(folder / "pictures"), teacher_file, folder / "results"), *several, saving),
+        command(*training(written(folder / "images"), teacher_file, folder / "results"), *several, saving),
         env=environment, check=False, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
 
-def same_pictures(trained_by_two: Path) -> MVTecLayout:
+def same_images(trained_by_two: Path) -> MVTecLayout:
     return MVTecLayout(
-        root=trained_by_two / "pictures", category="part", num_workers=0, val_split_mode="from_train",
+        root=trained_by_two / "images", category="part", num_workers=0, val_split_mode="from_train",
         val_split_ratio=0.4, seed=0,
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a symbolic link")
 def test_two_processes_end_with_one_student_one_folder_and_the_metrics_of_one_process(
     trained_by_two: Path, tmp_path: Path
@@ -120,18 +120,19 @@ def test_two_processes_end_with_one_student_one_folder_and_the_metrics_of_one_pr
     assert len(list((folder / "latest" / "images").rglob("*.png"))) == 5
 
     (expected,) = quiet_engine(tmp_path / "test").test(
-        Stfpm(visualizer=False), datamodule=same_pictures(trained_by_two), ckpt_path=weights / "best.ckpt"
+        Stfpm(visualizer=False), datamodule=same_images(trained_by_two), ckpt_path=weights / "best.ckpt"
     )
     for rank in (0, 1):
         metrics = json.loads((trained_by_two / f"metrics_{rank}.json").read_text())
         assert {name: metrics[name] for name in METRICS} == pytest.approx(expected, abs=1e-6)
 
 
-def test_two_processes_judge_the_student_as_one_does(trained_by_two: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_processes_compute_the_thresholds_and_val_error_of_one(trained_by_two: Path, tmp_path: Path) -> None:
     weights = trained_by_two / "results" / "Stfpm" / "MVTecLayout" / "part" / "v0" / "weights" / "lightning"
-    checkpoint = torch.load(weights / "best.ckpt", weights_only=True)
+    checkpoint = torch.load(weights / "model.ckpt", weights_only=True)
     model = Stfpm.load_from_checkpoint(weights / "best.ckpt", visualizer=False)
-    datamodule = same_pictures(trained_by_two)
+    datamodule = same_images(trained_by_two)
     of_two = {name: value.clone() for name, value in model.post_processor.state_dict().items()}
     engine = quiet_engine(tmp_path)
     engine.validate(model, datamodule=datamodule)
@@ -144,7 +145,7 @@ def test_two_processes_judge_the_student_as_one_does(trained_by_two: Path, tmp_p
     assert float(engine.trainer.callback_metrics["val_error"]) == pytest.approx(kept, rel=1e-5)
 
 
-def test_trainings_that_start_at_the_same_moment_get_folders_of_their_own(tmp_path: Path) -> None:
+def test_trainings_that_start_at_the_same_moment_get_separate_folders(tmp_path: Path) -> None:
     made: list[Path] = []
     starts = threading.Barrier(8)
 
@@ -161,14 +162,13 @@ def test_trainings_that_start_at_the_same_moment_get_folders_of_their_own(tmp_pa
     assert (tmp_path / "latest").resolve() == tmp_path.resolve() / "v39"
 
 
-def test_a_second_command_in_one_folder_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+def test_a_second_command_in_one_output_folder_is_rejected_until_the_first_ends(exported: Path, tmp_path: Path) -> None:
     first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline() == "at work\n"
-    model = trained_for_a_step("resnet18", (64, 64)).to_openvino(tmp_path / "model")
-    write_picture(tmp_path / "pictures" / "1.png", 1)
+    write_image(tmp_path / "images" / "1.png", 1)
     output, teacher = ["--output", str(tmp_path)], ["--model.teacher_weights", "package"]
-    infer = ["infer", "--model", str(model), "--input", str(tmp_path / "pictures"), *output]
+    infer = ["infer", "--model", str(exported), "--input", str(tmp_path / "images"), *output]
     reproduce = ["reproduce", "--root", str(tmp_path), *output, *teacher]
     compare = ["compare", "--data", "MVTecLayout", "--data.root", str(tmp_path), "--data.category", "part", *output]
     refusal = f"Another command is at work in '{tmp_path}': wait until it has ended, or give another output folder."
@@ -180,8 +180,9 @@ def test_a_second_command_in_one_folder_is_refused_until_the_first_has_ended(tmp
     assert infer_main(infer[1:]) == 0
 
 
-def test_two_trainings_in_one_folder_end_as_each_does_alone(teacher_file: Path, tmp_path: Path) -> None:
-    root = written(tmp_path / "pictures")
+@pytest.mark.slow
+def test_two_trainings_in_one_folder_do_not_disturb_each_other(teacher_file: Path, tmp_path: Path) -> None:
+    root = written(tmp_path / "images")
     given = [*training(root, teacher_file, tmp_path / "results"), "--model.visualizer", "false"]
     both = [subprocess.Popen(command(*given), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(timeout=300) for process in both] == [0, 0]

@@ -1,4 +1,4 @@
-"""Training ends with the student that errs least on held-out normal pictures, with the thresholds of that student."""
+"""Training keeps the student with the lowest error on held-out normal images, and the thresholds of that student."""
 
 import logging
 from pathlib import Path
@@ -90,7 +90,7 @@ def trained(write_category: CategoryWriter, teacher_file: Path, tmp_path: Path) 
     return model, record, engine, metrics
 
 
-def test_memory_test_and_checkpoints_hold_the_best_student_and_its_thresholds(
+def test_the_model_and_its_checkpoints_hold_the_best_student_and_its_thresholds(
     trained: tuple[Any, Record, Any, Any], tmp_path: Path
 ) -> None:
     model, record, engine, metrics = trained
@@ -115,9 +115,7 @@ def test_memory_test_and_checkpoints_hold_the_best_student_and_its_thresholds(
     )
 
 
-def test_thresholds_are_those_of_a_validation_of_the_student_kept(
-    trained: tuple[Any, Record, Any, Any], tmp_path: Path
-) -> None:
+def test_thresholds_are_those_of_the_best_student(trained: tuple[Any, Record, Any, Any], tmp_path: Path) -> None:
     model, _, engine, _ = trained
     expected = thresholds(model)
     for name in THRESHOLDS:
@@ -126,7 +124,7 @@ def test_thresholds_are_those_of_a_validation_of_the_student_kept(
     assert thresholds(model) == pytest.approx(expected)
 
 
-def test_val_error_is_the_mean_of_the_map_over_the_held_out_pictures(
+def test_val_error_is_the_mean_of_the_map_over_the_held_out_images(
     trained: tuple[Any, Record, Any, Any], tmp_path: Path
 ) -> None:
     model, record, engine, _ = trained
@@ -139,7 +137,7 @@ def test_val_error_is_the_mean_of_the_map_over_the_held_out_pictures(
     assert val_error == pytest.approx(min(record.errors), rel=1e-5)
 
 
-def test_the_best_student_survives_an_interruption(
+def test_the_best_student_is_kept_when_training_resumes(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
     datamodule = held_out(write_category("part"))
@@ -153,7 +151,7 @@ def test_the_best_student_survives_an_interruption(
     assert same_student(model.model.student.state_dict(), best)
 
 
-def test_with_other_held_out_pictures_selection_starts_afresh(
+def test_selection_starts_again_with_other_held_out_images(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     datamodule, record = held_out(write_category("part")), Record()
@@ -162,11 +160,11 @@ def test_with_other_held_out_pictures_selection_starts_afresh(
     (datamodule.root / "train" / "good" / "000.png").rename(datamodule.root / "train" / "good" / "new.png")
     second = quiet_engine(tmp_path, max_epochs=2, callbacks=[Noise(0.01, 0.1), record])
     second.fit(model, datamodule=held_out(datamodule.root.parent, seed=1), ckpt_path=first.best_model_path)
-    assert "The held-out pictures are not those of the interrupted training" in caplog.text
+    assert "The held-out images are not those of the interrupted training" in caplog.text
     assert same_student(model.model.student.state_dict(), record.students[0])
 
 
-def test_synthetic_validation_chooses_by_its_normal_pictures_only(
+def test_synthetic_validation_selects_by_its_normal_images_only(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
     datamodule = held_out(write_category("part"), val_split_mode="synthetic")
@@ -182,7 +180,7 @@ def test_synthetic_validation_chooses_by_its_normal_pictures_only(
 
 
 @pytest.mark.parametrize("mode", ["same_as_test", "from_test"])
-def test_test_pictures_choose_no_student(
+def test_test_images_select_no_student(
     mode: str, write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     datamodule = held_out(write_category("part"), val_split_mode=mode)
@@ -198,10 +196,10 @@ def test_test_pictures_choose_no_student(
     assert "val_split_mode to from_train" in caplog.text
 
 
-def test_test_pictures_taken_from_training_choose_no_student(
+def test_test_images_taken_from_training_select_no_student(
     write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
 ) -> None:
-    """Where a folder has no good test pictures, anomalib takes some of the training ones to test with."""
+    """Where a folder has no good test images, anomalib takes some of the training ones to test with."""
     root = write_category("part") / "part"
     datamodule = Folder(
         name="part", root=root, normal_dir="train/good", test_split_mode="synthetic",
@@ -230,9 +228,7 @@ def test_the_command_line_selects_and_logs_without_a_warning(
     assert logging.getLogger(THRESHOLD_LOGGER).filters == []
 
 
-def test_metrics_rank_raw_maps_where_post_processing_has_clamped_them(
-    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
-) -> None:
+def test_metrics_are_computed_from_raw_maps(write_category: CategoryWriter, teacher_file: Path, tmp_path: Path) -> None:
     from torchmetrics.functional.classification import binary_auroc
 
     datamodule = held_out(write_category("part"))

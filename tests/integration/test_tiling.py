@@ -1,4 +1,4 @@
-"""In large pictures, small defects are found that are lost where the pictures are made smaller."""
+"""Tiles find small defects in large images, which resizing loses."""
 
 import csv
 import json
@@ -24,8 +24,8 @@ from torchvision.transforms.v2 import Normalize
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.cli import main
+from anomalib_stfpm.components.pre_processor import flat
 from anomalib_stfpm.data import MVTecLayout
-from anomalib_stfpm.pre_processor import flat
 from anomalib_stfpm.verbs.tiled_ensemble import main as tiled_ensemble
 from tests.readme import REPOSITORY
 from tests.refusals.harness import assert_refused, in_this_process
@@ -47,9 +47,9 @@ def cloth(generator: np.random.Generator) -> np.ndarray[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cloth, and cloth in which a thread or two are missing: as bright as the rest, and 12 pixels wide."""
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
 
     def save(name: str, pixels: np.ndarray[Any, Any]) -> None:
@@ -70,55 +70,57 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def datamodule(pictures: Path) -> MVTecLayout:
+def datamodule(images: Path) -> MVTecLayout:
     return MVTecLayout(
-        root=pictures, category="cloth", train_batch_size=1, eval_batch_size=1, num_workers=0,
+        root=images, category="cloth", train_batch_size=1, eval_batch_size=1, num_workers=0,
         val_split_mode="from_train", val_split_ratio=0.2, seed=0,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def trained(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stfpm, Mapping[str, float], Path]:
+def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Stfpm, Mapping[str, float], Path]:
     """A student that has seen tiles, what it reaches, and its checkpoint."""
     torch.manual_seed(0)
     tiles = TilerConfigurationCallback(enable=True, tile_size=256, stride=256)
     model = Stfpm(**LITE0, input_size=(SIZE, SIZE), learning_rate=1.6, visualizer=False)
     engine = quiet_engine(tmp_path_factory.mktemp("results"), max_epochs=4, callbacks=[tiles])
-    (metrics,) = engine.train(model, datamodule=datamodule(pictures))
+    (metrics,) = engine.train(model, datamodule=datamodule(images))
     return model, metrics, Path(engine.trainer.checkpoint_callback.best_model_path)
 
 
-def test_a_small_defect_is_found_in_tiles_and_lost_in_smaller_pictures(
-    trained: tuple[Stfpm, Mapping[str, float], Path], pictures: Path, tmp_path: Path
+@pytest.mark.slow
+def test_a_small_defect_is_found_in_tiles_and_lost_by_resizing(
+    trained: tuple[Stfpm, Mapping[str, float], Path], images: Path, tmp_path: Path
 ) -> None:
     _, in_tiles, _ = trained
     assert in_tiles["image_AUROC"] == 1
     assert in_tiles["AUPRO"] > 0.9
     torch.manual_seed(0)
     model = Stfpm(**LITE0, input_size=(SIZE // 4, SIZE // 4), learning_rate=1.6, visualizer=False)
-    (smaller,) = quiet_engine(tmp_path, max_epochs=12).train(model, datamodule=datamodule(pictures))
+    (smaller,) = quiet_engine(tmp_path, max_epochs=12).train(model, datamodule=datamodule(images))
     assert smaller["AUPRO"] < 0.7
 
 
+@pytest.mark.slow
 def test_a_checkpoint_remembers_its_tiles(
-    trained: tuple[Stfpm, Mapping[str, float], Path], pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    trained: tuple[Stfpm, Mapping[str, float], Path], images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, metrics, checkpoint = trained
     (tested,) = quiet_engine(tmp_path).test(
-        Stfpm(visualizer=False), datamodule=datamodule(pictures), ckpt_path=checkpoint
+        Stfpm(visualizer=False), datamodule=datamodule(images), ckpt_path=checkpoint
     )
     assert tested == pytest.approx(metrics)
     caplog.clear()
     others = TilerConfigurationCallback(enable=True, tile_size=512, stride=512)
     with caplog.at_level(logging.WARNING):
         (tested,) = quiet_engine(tmp_path, callbacks=[others]).test(
-            Stfpm(visualizer=False), datamodule=datamodule(pictures), ckpt_path=checkpoint
+            Stfpm(visualizer=False), datamodule=datamodule(images), ckpt_path=checkpoint
         )
     assert "The checkpoint was trained with tiles of" in caplog.text
     assert tested == pytest.approx(metrics)
 
 
-@pytest.mark.parametrize("stride", [64, 32])
+@pytest.mark.parametrize("stride", [pytest.param(64, marks=pytest.mark.slow), 32])
 def test_an_exported_model_sees_tiles_as_well(stride: int, teacher_file: Path, tmp_path: Path) -> None:
     model = tiny_model(teacher_file, input_size=(128, 128), post_processor=False).eval()
     model.model.load_teacher(load_file(teacher_file))
@@ -134,13 +136,13 @@ def test_an_exported_model_sees_tiles_as_well(stride: int, teacher_file: Path, t
     assert not torch.allclose(untiled, expected, rtol=1e-2)
 
 
-def ensemble_config(pictures: Path, folder: Path, **tiling: list[int]) -> Path:
-    """The configuration of the repository, but for pictures, teacher and length."""
+def ensemble_config(images: Path, folder: Path, **tiling: list[int]) -> Path:
+    """The configuration of the repository, but for images, teacher and length."""
     config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
     config |= {"accelerator": "cpu", "default_root_dir": str(folder / "results")}
     config["tiling"] |= tiling
     config["data"]["init_args"] |= {
-        "root": str(pictures), "category": "cloth", "train_batch_size": 1, "eval_batch_size": 1, "num_workers": 0,
+        "root": str(images), "category": "cloth", "train_batch_size": 1, "eval_batch_size": 1, "num_workers": 0,
     }  # fmt: skip
     config["TrainModels"]["model"]["init_args"] = {**LITE0, "learning_rate": 1.6}
     config["TrainModels"]["trainer"]["max_epochs"] = 3
@@ -149,11 +151,12 @@ def ensemble_config(pictures: Path, folder: Path, **tiling: list[int]) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_tiled_ensemble_finds_the_defect(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert tiled_ensemble(["--config", str(ensemble_config(pictures, tmp_path))]) == 0
+    assert tiled_ensemble(["--config", str(ensemble_config(images, tmp_path))]) == 0
     results = tmp_path / "results" / "Stfpm" / "MVTecLayout" / "cloth" / "v0"
     assert f"Wrote {results}" in capsys.readouterr().out
     with (results / "metric_results.csv").open(newline="", encoding="utf-8") as file:
@@ -169,7 +172,7 @@ def test_the_tiled_ensemble_finds_the_defect(
     assert len(list((results / "images").rglob("*.png"))) == 4
 
 
-def test_a_tile_is_normalised_as_the_teacher_wants_it() -> None:
+def test_a_tile_is_normalised_as_the_teachers_input() -> None:
     configured = {"class_path": "anomalib_stfpm.Stfpm", "init_args": LITE0}
     model = get_ensemble_model(configured, input_size=64, normalization_stage=NormalizationStage.IMAGE)
     (normalise,) = flat(model.pre_processor.transform)
@@ -177,7 +180,7 @@ def test_a_tile_is_normalised_as_the_teacher_wants_it() -> None:
     assert list(normalise.mean) == [0.5, 0.5, 0.5]
 
 
-def test_a_configured_model_takes_components_of_its_own() -> None:
+def test_a_configured_model_keeps_the_given_pre_processor() -> None:
     pre_processor = Stfpm.configure_pre_processor((64, 64))
     model = get_model(
         {"class_path": "anomalib_stfpm.Stfpm", "init_args": {"layers": [1, 2]}}, pre_processor=pre_processor
@@ -186,16 +189,16 @@ def test_a_configured_model_takes_components_of_its_own() -> None:
     assert model.hparams["layers"] == ["layer1", "layer2"]
 
 
-def test_what_fails_in_an_ensemble_is_said_and_not_passed_over(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_error_in_an_ensemble_ends_the_command(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = ensemble_config(pictures / "nowhere", tmp_path)
+    config = ensemble_config(images / "nowhere", tmp_path)
     done = in_this_process(main, ["anomalib-stfpm", "tiled-ensemble", "--config", config], capsys, monkeypatch)
     assert_refused(done, "is not in MVTec AD's layout")
 
 
-def test_metrics_take_a_batch_that_no_trainer_has_made() -> None:
+def test_metrics_accept_a_batch_of_the_tiled_ensemble() -> None:
     evaluator = Stfpm.configure_evaluator()
     maps = torch.rand(2, 1, 32, 32)
     mask = torch.zeros(2, 32, 32)

@@ -1,4 +1,4 @@
-"""Validation takes place when somebody uses its result."""
+"""An epoch is validated only when its result is used."""
 
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,11 @@ EVERY = list(range(1, EPOCHS + 1))
         ({"trainer": {"limit_val_batches": 0}}, []),
     ],
 )
-def test_epochs_are_validated_that_somebody_looks_at(
+def test_an_epoch_is_validated_only_when_its_result_is_used(
     options: dict[str, Any], expected: list[int], write_category: CategoryWriter, teacher_file: Path, tmp_path: Path,
     validated: list[int], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("anomalib_stfpm.validation_schedule.EPOCHS_BETWEEN", EPOCHS_BETWEEN)
+    monkeypatch.setattr("anomalib_stfpm.training.validation_schedule.EPOCHS_BETWEEN", EPOCHS_BETWEEN)
     model = tiny_model(teacher_file, **options.get("model", {}))
     datamodule = MVTecLayout(
         root=write_category("part"), category="part", num_workers=0, train_batch_size=4, **options.get("data", {})

@@ -12,7 +12,7 @@ from .conftest import quiet_engine, tiny_model
 
 
 def main() -> None:
-    """Train as the arguments say: pictures, teacher, results folder, cache budget."""
+    """Train as the arguments say: images, teacher, results folder, cache budget."""
     root, teacher_file, results, budget = sys.argv[1:]
     seed_everything(0)
     model = tiny_model(Path(teacher_file), cache_budget=budget, exact_cache=True, evaluator=False)

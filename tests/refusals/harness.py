@@ -1,8 +1,8 @@
-"""What a refusal is: one sentence, an exit code that is not 0, and every file as it was."""
+"""Assert that wrong input gives a one-sentence error and an exit code other than 0, and changes no file."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,17 +38,12 @@ def untouched(folder: Path) -> Iterator[None]:
 @contextmanager
 def refused(sentence: str, folder: Path | None = None) -> Iterator[None]:
     """Assert that an error of the kinds that users are told of is raised, whose text is one sentence."""
-    with untouched(folder) if folder is not None else _nothing():
+    with untouched(folder) if folder is not None else nullcontext():
         with pytest.raises((ValueError, OSError)) as error:
             yield
         said = str(error.value)
         assert sentence in said
         assert_is_one_sentence(said)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 def assert_is_one_sentence(said: str) -> None:

@@ -34,7 +34,7 @@ STFPM: list[tuple[dict[str, Any], str]] = [
     ({"backbone": "resnet81"}, "timm has no backbone 'resnet81'; did you mean 'resnet18'"),
     ({"backbone": "resnet18.nope"}, "timm's 'resnet18' has no pretrained tag 'nope'"),
     ({"backbone": "hf-hub:somebody/model"}, "timm has no backbone 'hf-hub:somebody/model'"),
-    ({"backbone": "vit_base_patch16_224"}, "takes pictures of one size only: STFPM needs a convolutional backbone."),
+    ({"backbone": "vit_base_patch16_224"}, "takes images of one size only: STFPM needs a convolutional backbone."),
     ({"layers": []}, "layers must be a list of at least one level, got []"),
     ({"layers": "layer1"}, "layers must be a list of at least one level, got 'layer1'"),
     ({"layers": 7}, "layers must be a list of at least one level, got 7"),
@@ -86,7 +86,7 @@ STFPM: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), STFPM, ids=lambda case: str(case) if isinstance(case, dict) else "")
-def test_the_model_refuses(arguments: dict[str, Any], sentence: str) -> None:
+def test_the_model_rejects(arguments: dict[str, Any], sentence: str) -> None:
     with refused(sentence):
         Stfpm(**arguments)
 
@@ -101,9 +101,7 @@ def test_the_model_refuses(arguments: dict[str, Any], sentence: str) -> None:
     ],
     ids=str,
 )
-def test_anomalib_refuses_components_of_another_kind_in_a_sentence_of_its_own(
-    arguments: dict[str, Any], kind: str
-) -> None:
+def test_anomalib_rejects_components_of_another_type(arguments: dict[str, Any], kind: str) -> None:
     with pytest.raises(TypeError, match=f"Passed object should be <class '{kind}'> or bool, got: <class"):
         Stfpm(**arguments)
 
@@ -123,7 +121,7 @@ def test_levels_are_taken_in_any_order_and_come_out_shallowest_first(layers: lis
 
 
 @pytest.mark.parametrize("layers", [["features.conv0", "features.norm0"], ["layer1.0", "layer1.1"]], ids=str)
-def test_modules_that_are_no_levels_are_refused(layers: list[str]) -> None:
+def test_modules_that_are_not_levels_are_rejected(layers: list[str]) -> None:
     with refused("has no level"):
         Stfpm("resnet18", layers)
 
@@ -150,14 +148,14 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
     "model, contrast": (lambda: StfpmModel("resnet18", map_contrast=2), "map_contrast must be a power of at least 0"),
     "model, smoothing": (lambda: StfpmModel("resnet18", map_smoothing=INF), "map_smoothing must be a standard"),
     "model, one pixel": (lambda: prediction(1, 3, 1, 1), "image_size must be a height and a width of at least 4 pix"),
-    "model, grey": (lambda: prediction(1, 1, 64, 64), "Pictures must be a floating-point tensor of shape (N, 3, H, W)"),
+    "model, grey": (lambda: prediction(1, 1, 64, 64), "Images must be a floating-point tensor of shape (N, 3, H, W)"),
     "model, no batch": (lambda: prediction(3, 64, 64), "of shape (N, 3, H, W): got torch.float32 of shape (3, 64, 64)"),
     "model, bytes": (lambda: prediction(1, 3, 64, 64, dtype=torch.uint8), "a floating-point tensor of shape (N, 3, H"),
     "model, use untrained": (lambda: StfpmModel("resnet18").require_teacher("test"), "Cannot test with an untrained"),
     "pyramid, backbone": (lambda: FeaturePyramid(5), "backbone must be the name of a timm model: got 5."),
     "pyramid, level": (lambda: FeaturePyramid("resnet18", [5]), "resnet18 has no level 5"),
     "pyramid, same level": (lambda: FeaturePyramid("resnet18", [0, "act1"]), "layers must differ, but act1 is named"),
-    "pyramid, picture": (lambda: FeaturePyramid("resnet18")(torch.zeros(2, 3)), "of shape (N, 3, H, W): got"),
+    "pyramid, image": (lambda: FeaturePyramid("resnet18")(torch.zeros(2, 3)), "of shape (N, 3, H, W): got"),
     "levels of nothing": (lambda: available_levels("nothing"), "timm has no backbone 'nothing'"),
     "loss, weights": (lambda: StfpmLoss([]), "level_weights must be finite numbers"),
     "loss, weights of text": (lambda: StfpmLoss("abc"), "level_weights must be finite numbers"),
@@ -178,11 +176,11 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
     "map, size": (lambda: AnomalyMap((0, 4)), "map_size must be a height and a width of at least 1 pixels: got [0, 4]"),
     "map, one number": (lambda: AnomalyMap(4), "map_size must be a height and a width of at least 1 pixels: got 4."),
     "map, fraction": (lambda: AnomalyMap((4.5, 4)), "map_size must be a height and a width"),
-    "map, tiny picture": (
+    "map, tiny image": (
         lambda: AnomalyMap()(ONE, ONE, (3, 3)),
         "image_size must be a height and a width of at lea",
     ),
-    "map, no picture": (
+    "map, no image": (
         lambda: AnomalyMap((1, 1))(ONE, ONE, (0, 3)),
         "image_size must be a height and a width",
     ),
@@ -198,7 +196,7 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
     "PRO, limit": (lambda: PublishedPRO(fpr_limit=0), "fpr_limit must be above 0 and at most 1: got 0."),
     "PRO, no limit": (lambda: PublishedPRO(fpr_limit=NAN), "fpr_limit must be above 0 and at most 1: got nan."),
     "PRO, fields": (lambda: PublishedPRO(fields=["anomaly_map"]), "fields must be two, of maps and of masks"),
-    "PRO, nothing seen": (lambda: PublishedPRO().compute(), "PublishedPRO has seen no pictures"),
+    "PRO, nothing seen": (lambda: PublishedPRO().compute(), "PublishedPRO has seen no images"),
     "PRO, other size": (
         lambda: updated(PublishedPRO(), gt_mask=torch.ones(1, 2, 8)),
         "maps and masks must have",
@@ -226,11 +224,13 @@ PARTS: dict[str, tuple[Callable[[], object], str]] = {
 
 
 @pytest.mark.parametrize(("do", "sentence"), PARTS.values(), ids=PARTS)
-def test_parts_refuse(do: Callable[[], object], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_component_rejects(
+    do: Callable[[], object], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with refused(sentence, tmp_path):
         do()
 
 
-def test_a_picture_smaller_than_the_deepest_stride_is_judged_by_the_network_itself() -> None:
+def test_an_image_smaller_than_the_deepest_stride_gives_a_map() -> None:
     assert StfpmModel("resnet18").eval()(torch.rand(1, 3, 8, 8)).anomaly_map.shape == (1, 1, 8, 8)

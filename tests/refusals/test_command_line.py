@@ -1,4 +1,4 @@
-"""Command lines that are wrong, of every verb, and of anomalib's own command with this package's model."""
+"""Wrong command lines of every verb, and of anomalib's own command with this package's model."""
 
 import os
 import shlex
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from anomalib.cli.cli import main as anomalib
 
-from tests.conftest import write_picture
+from tests.conftest import write_image
 from tests.readme import REPOSITORY
 
 from .harness import Run, assert_refused, in_this_process, untouched
@@ -18,11 +18,11 @@ pytestmark = pytest.mark.integration
 
 MODEL = "--model anomalib_stfpm.Stfpm"
 DEMO = "--data anomalib_stfpm.data.TextureDemo --data.root demo"
-LAYOUT = "--data anomalib_stfpm.data.MVTecLayout --data.root pictures --data.category"
+LAYOUT = "--data anomalib_stfpm.data.MVTecLayout --data.root images --data.category"
 TRAIN = f"train {MODEL} {DEMO}"
-INFER = "infer --model text.xml --input pictures --output out"
+INFER = "infer --model text.xml --input images --output out"
 COMPARE = f"compare {DEMO} --output out"
-REPRODUCE = "reproduce --root pictures --output out --model.teacher_weights weights.pth"
+REPRODUCE = "reproduce --root images --output out --model.teacher_weights weights.pth"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to be in, with a category, a file that is no model and none that is weights."""
     monkeypatch.chdir(tmp_path)
     for folder in ("train/good", "test/good", "test/bad"):
-        write_picture(tmp_path / "pictures" / "part" / folder / "0.png", seed=0)
+        write_image(tmp_path / "images" / "part" / folder / "0.png", seed=0)
     (tmp_path / "empty").mkdir()
     for name in ("text.xml", "text.bin", "text.onnx", "text.txt", "model.pt", "config.yaml", "alone.xml"):
         (tmp_path / name).write_text("no: [model", encoding="utf-8")
@@ -44,15 +44,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 VERBS = [
     # infer
     ("infer", "the following arguments are required: --model, --input, --output"),
-    ("infer --model nothing.xml --input pictures", "the following arguments are required: --output"),
-    ("infer --model nothing.xml --input pictures --output out", "'nothing.xml', a file of the mod"),
-    ("infer --model alone.xml --input pictures --output out", "'alone.bin', a file of the model, d"),
+    ("infer --model nothing.xml --input images", "the following arguments are required: --output"),
+    ("infer --model nothing.xml --input images --output out", "'nothing.xml', a file of the mod"),
+    ("infer --model alone.xml --input images --output out", "'alone.bin', a file of the model, d"),
     (f"{INFER}", "'text.xml' cannot be read as a model"),
-    ("infer --model text.onnx --input pictures --output out", "'text.onnx' cannot be read as a mod"),
-    ("infer --model model.pt --input pictures --output out", "A model is an .xml or an .onnx file"),
-    ("infer --model pictures --input pictures --output out", "A model is an .xml or an .onnx file"),
+    ("infer --model text.onnx --input images --output out", "'text.onnx' cannot be read as a mod"),
+    ("infer --model model.pt --input images --output out", "A model is an .xml or an .onnx file"),
+    ("infer --model images --input images --output out", "A model is an .xml or an .onnx file"),
     ("infer --model text.xml --input nowhere --output out", "'nowhere' does not exist."),
-    ("infer --model text.xml --input empty --output out", "There are no pictures in empty"),
+    ("infer --model text.xml --input empty --output out", "There are no images in empty"),
     (f"{INFER} --precision f64", "invalid choice"),
     (f"{INFER} --streams 0", "must be at least 1"),
     (f"{INFER} --streams x", "invalid int value"),
@@ -90,7 +90,7 @@ VERBS = [
     (f"{COMPARE} --conditions.teacher_weights nothing.pth", "teacher_weights 'nothing.pth' is not a file"),
     (f"{COMPARE} --conditions.teacher_weights text.txt", "'text.txt' is damaged or holds more than tensors"),
     (
-        "compare --data Folder --data.name a --data.root pictures --data.normal_dir part --categories b",
+        "compare --data Folder --data.name a --data.root images --data.normal_dir part --categories b",
         "Folder knows no categories: leave out",
     ),
     (
@@ -100,7 +100,7 @@ VERBS = [
     # tiled-ensemble
     ("tiled-ensemble", "the following arguments are required: --config"),
     ("tiled-ensemble --config nothing.yaml", "--config must be the YAML file of a tiled ensemble: there is no"),
-    ("tiled-ensemble --config pictures", "--config must be the YAML file of a tiled ensemble: there is no"),
+    ("tiled-ensemble --config images", "--config must be the YAML file of a tiled ensemble: there is no"),
     ("tiled-ensemble --config config.yaml", "'config.yaml' is not YAML: "),
     ("tiled-ensemble --config hostile.yaml", "could not determine a constructor for the tag"),
     ("tiled-ensemble --config short.yaml", "'short.yaml' must have seed, accelerator, default_root_dir, tiling"),
@@ -109,7 +109,7 @@ VERBS = [
     ("reproduce", "Option 'root' is required"),
     ("reproduce --root nowhere", "'nowhere' is not a folder: give the one that holds a folder for each category"),
     ("reproduce --root text.txt", "'text.txt' is not a folder"),
-    ("reproduce --root pictures/part/train/good", "holds no category: give the folder that holds a folder for"),
+    ("reproduce --root images/part/train/good", "holds no category: give the folder that holds a folder for"),
     (f"{REPRODUCE} --categories ../part", "categories must be names of folders in the root, not paths: got '../part'"),
     (f"{REPRODUCE} --categories ..", "categories must be names of folders in the root, not paths: got '..'."),
     (f"{REPRODUCE} --categories ''", "categories must be names of folders in the root, not paths: got ''."),
@@ -117,6 +117,7 @@ VERBS = [
     (f"{REPRODUCE} --seeds 4294967296", "seeds must be at least one number from 0 to 4294967295, each once: got"),
     (f"{REPRODUCE} --seeds 1 1", "seeds must be at least one number from 0 to 4294967295, each once: got [1, 1]."),
     (f"{REPRODUCE} --protocol.max_epochs many", "Expected a <class 'int'>. Got value: many"),
+    (f"{REPRODUCE} --protocol.max_epochs 0", "max_epochs must be at least 1: got 0."),
     (f"{REPRODUCE} --protocol.val_split_ratio 1", "val_split_ratio must be between 0 and 1: got 1.0."),
     (f"{REPRODUCE} --model.layers '[layr1]'", "no level 'layr1'; did you mean 'layer1'"),
     (f"{REPRODUCE} --model.nothing 1", "Unrecognized arguments: --model.nothing 1"),
@@ -125,7 +126,7 @@ VERBS = [
     # import-checkpoint
     ("import-checkpoint", "is required"),
     ("import-checkpoint nothing.tar --output a.ckpt", "'nothing.tar' is not a file: give a student that the"),
-    ("import-checkpoint pictures --output a.ckpt", "'pictures' is not a file: give a student that the author"),
+    ("import-checkpoint images --output a.ckpt", "'images' is not a file: give a student that the author"),
     ("import-checkpoint text.txt --output a.ckpt", "'text.txt' is damaged or holds more than tensors"),
     ("import-checkpoint text.txt --output model.pt", "'model.pt' exists and is not replaced"),
     # what is anomalib's, with this package's model
@@ -140,7 +141,7 @@ VERBS = [
 
 
 @pytest.mark.parametrize(("command", "sentence"), VERBS)
-def test_the_command_refuses(command: str, sentence: str, here: Path, run: Run) -> None:
+def test_the_command_rejects(command: str, sentence: str, here: Path, run: Run) -> None:
     with untouched(here):
         assert_refused(run(*shlex.split(command)), sentence)
     assert not (here / "out").exists()
@@ -148,28 +149,17 @@ def test_the_command_refuses(command: str, sentence: str, here: Path, run: Run) 
 
 
 STOCK = [
-    (f"{DEMO} --model.backbone resnet81", "timm has no backbone 'resnet81'; did you mean 'resnet18'"),
-    (f"{DEMO} --model.layers '[layr1]'", "has no level 'layr1'; did you mean 'layer1'?"),
     (
         f"{DEMO} --model.input_size '[8, 8]'",
         "input_size must be a height and a width of at least 16 pixels: got [8, 8].",
     ),
-    (f"{DEMO} --model.momentum 1", "momentum must be at least 0 and less than 1: got 1"),
-    (f"{DEMO} --data.category wall", "has no category 'wall': choose from brick, grass, gravel."),
     (f"{LAYOUT} empty", "it has no fol"),
-    (
-        f"{LAYOUT} part --model.teacher_weights nothing.pth",
-        "teacher_weights 'nothing.pth' is not a file: give the path of a",
-    ),
-    (
-        f"{LAYOUT} part --model.teacher_weights text.txt",
-        "'text.txt' is damaged or holds more than tensors, and is not read",
-    ),
+    (f"{LAYOUT} part --model.teacher_weights text.txt", "'text.txt' is damaged or holds more than tensors, and is not"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), STOCK)
-def test_what_this_package_says_is_in_the_output_of_anomalibs_own_command(
+def test_anomalibs_command_prints_the_errors_of_this_package(
     arguments: str,
     sentence: str,
     here: Path,

@@ -1,10 +1,8 @@
-"""Output folders that cannot be written to, hold something else, or are named so as to lead elsewhere."""
+"""Output folders that cannot be written to, hold other files, or have names that lead elsewhere."""
 
 import json
 import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from anomalib_stfpm import Stfpm, import_checkpoint
 from anomalib_stfpm.comparison import Conditions, Contestant, compare, report
 from anomalib_stfpm.comparison.record import CategoryResults, RunResult, record
 from anomalib_stfpm.data.texture_demo import write_category
-from anomalib_stfpm.output_folder import read_json, remember_configuration
+from anomalib_stfpm.results.output_folder import read_json, remember_configuration
 from anomalib_stfpm.verbs.reproduce import main as reproduce
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.infer import HEAT_MAPS
@@ -24,7 +22,7 @@ from anomalib_stfpm_deploy.results import Result, Results
 from tests.conftest import Hostile
 from tests.integration.conftest import full_disk
 from tests.unit.comparison.records import measured
-from tests.unit.test_original_checkpoint import publish, random_resnet
+from tests.unit.reproduction.test_original_checkpoint import publish, random_resnet
 
 from .harness import Run, assert_refused, files_below, refused, untouched
 
@@ -33,29 +31,12 @@ pytestmark = pytest.mark.integration
 MADE_WITH = {"model": "a", "precision": "f32"}
 
 
-@pytest.fixture
-def mount(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A function that mounts a file system of a few kilobytes."""
-    folder = tmp_path / "mounted"
-
-    def mounted(options: str) -> Path:
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("mounting is not allowed here")
-        return folder
-
-    yield mounted
-    if folder.is_mount():
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def results(folder: Path, pictures: int) -> None:
-    """Write results of so many pictures, as ``infer`` does."""
+def results(folder: Path, images: int) -> None:
+    """Write results of so many images, as ``infer`` does."""
     made = Results(folder, MADE_WITH)
-    for number in range(pictures):
+    for number in range(images):
         made.add(Result(f"{number}.png", "1 2", 0.5, False))
-    made.finish([f"{number}.png" for number in range(pictures)])
+    made.finish([f"{number}.png" for number in range(images)])
 
 
 def published(folder: Path) -> Path:
@@ -85,30 +66,8 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert whole == []
 
 
-@pytest.mark.parametrize("write", [WRITERS["a text"], WRITERS["results of infer"]], ids=["a text", "results of infer"])
-def test_a_full_file_system_is_named(
-    write: Callable[[Path, Path], object], mount: Callable[[str], Path], checkpoint: Path
-) -> None:
-    folder = mount("size=16k")
-    (folder / "a.txt").write_text("of before", encoding="utf-8")
-    with refused("(No space left on device).", folder):
-        write(folder, checkpoint)
-
-
-READ_ONLY = {name: write for name, write in WRITERS.items() if name != "an exported model"}
-
-
-@pytest.mark.parametrize("write", READ_ONLY.values(), ids=READ_ONLY)
-def test_a_file_system_that_is_read_only_is_named(
-    write: Callable[[Path, Path], object], mount: Callable[[str], Path], checkpoint: Path
-) -> None:
-    folder = mount("ro")
-    with pytest.raises(OSError, match="Read-only file system"):
-        write(folder, checkpoint)
-
-
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
-def test_a_file_where_a_folder_should_be_is_named(
+def test_a_file_in_place_of_a_folder_is_named(
     write: Callable[[Path, Path], object], checkpoint: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine", encoding="utf-8")
@@ -117,7 +76,7 @@ def test_a_file_where_a_folder_should_be_is_named(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such limit")
-def test_an_imported_checkpoint_is_there_whole_or_not_at_all(teacher_file: Path, tmp_path: Path) -> None:
+def test_an_imported_checkpoint_is_written_atomically(teacher_file: Path, tmp_path: Path) -> None:
     path = published(tmp_path)
     with refused("student.ckpt' cannot be written (", tmp_path), full_disk(1_000_000):
         import_checkpoint(path, tmp_path / "student.ckpt", teacher_file)
@@ -192,19 +151,19 @@ INFER_OUTPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize(("make", "sentence"), INFER_OUTPUTS.values(), ids=INFER_OUTPUTS)
-def test_infer_leaves_an_output_that_is_not_its_own_as_it_is(
-    make: Callable[[Path], object], sentence: str, exported: Path, pictures: Path, tmp_path: Path, run: Run
+def test_infer_leaves_files_of_others_in_its_output_folder_alone(
+    make: Callable[[Path], object], sentence: str, exported: Path, images: Path, tmp_path: Path, run: Run
 ) -> None:
     make(tmp_path / "output")
     with untouched(tmp_path):
-        given = pictures / "part" / "test" / "good"
+        given = images / "part" / "test" / "good"
         done = run("infer", "--model", exported, "--input", given, "--output", tmp_path / "output")
     assert done.code == 120
     assert_refused(done, sentence)
 
 
-def test_a_link_in_the_output_is_replaced_and_not_written_through(
-    exported: Path, pictures: Path, tmp_path: Path, run: Run
+def test_a_symbolic_link_in_the_output_is_replaced_and_not_followed(
+    exported: Path, images: Path, tmp_path: Path, run: Run
 ) -> None:
     mine = written(tmp_path / "mine.txt")
     output = tmp_path / "output"
@@ -213,14 +172,14 @@ def test_a_link_in_the_output_is_replaced_and_not_written_through(
         (output / name).symlink_to(tmp_path / "nothing.txt")
     (output / HEAT_MAPS).mkdir()
     (output / HEAT_MAPS / "0.png.png").symlink_to(mine)
-    given = pictures / "part" / "test" / "good"
+    given = images / "part" / "test" / "good"
     assert run("infer", "--model", exported, "--input", given, "--output", output).code == 0
     assert mine.read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / "nothing.txt").exists()
 
 
 @pytest.mark.parametrize("text", ["", "mine", "[1]", "{", '"text"', "\ufeff{}"])
-def test_a_configuration_of_something_else_is_refused_and_kept(text: str, tmp_path: Path) -> None:
+def test_another_programs_configuration_file_is_rejected_and_kept(text: str, tmp_path: Path) -> None:
     path = written(tmp_path / "configuration.json", text)
     with refused(f"'{path}' is damaged, or of something else: remove it, or give another output folder.", tmp_path):
         remember_configuration(tmp_path, {"epochs": 1})
@@ -233,15 +192,15 @@ NAMES = ["../../up", "/root", "..", ".", "a/b", "a\\b", "\n", "<script>alert(1)<
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: repr(name)[:20])
 @pytest.mark.parametrize("kind", ["category", "model"])
-def test_no_name_of_a_comparison_leads_out_of_its_output(
-    kind: str, name: str, pictures: Path, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_name_in_a_comparison_writes_outside_its_output(
+    kind: str, name: str, images: Path, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomalib_stfpm.comparison.all_runs._carry_out", lambda _: "Nothing is trained here.")
     output = tmp_path / "output"
     category, model = (name, "Padim") if kind == "category" else ("part", name)
     data = {
         "class_path": "anomalib_stfpm.data.MVTecLayout",
-        "init_args": {"root": str(pictures), "category": "part", "num_workers": 0},
+        "init_args": {"root": str(images), "category": "part", "num_workers": 0},
     }
     contestant = Contestant("anomalib.models.Padim", model, {"n_features": 50})
     before = set(tmp_path.rglob("*"))
@@ -253,13 +212,13 @@ def test_no_name_of_a_comparison_leads_out_of_its_output(
     assert page.count("<script>") == 1  # the page's own
 
 
-def test_names_are_text_on_a_page_wherever_they_stand(tmp_path: Path) -> None:
+def test_names_are_escaped_on_the_page(tmp_path: Path) -> None:
     markup = "--><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
     folder = Path("part", "model", "seed_0")
     one = measured(tmp_path / folder)
-    for group in one["pictures"].values():
+    for group in one["images"].values():
         for shown in group:
-            shown["path"] = f"pictures/{markup.replace('/', '')}/{markup.replace('/', '')}.png"
+            shown["path"] = f"images/{markup.replace('/', '')}/{markup.replace('/', '')}.png"
     one["notes"] = [markup]
     one["problems"] = [markup]
     runs = [RunResult(markup, 0, folder, one, markup)]
@@ -270,10 +229,10 @@ def test_names_are_text_on_a_page_wherever_they_stand(tmp_path: Path) -> None:
     tags = Tags()
     tags.feed(page)
     assert [name for name, _ in tags.found if name == "script"] == ["script"]  # the page's own
-    pictures = [attributes for name, attributes in tags.found if name == "img"]
-    assert pictures
-    assert all(attributes.keys() == {"src", "alt"} for attributes in pictures)
-    assert all((attributes["src"] or "").startswith("data:") for attributes in pictures)
+    images = [attributes for name, attributes in tags.found if name == "img"]
+    assert images
+    assert all(attributes.keys() == {"src", "alt"} for attributes in images)
+    assert all((attributes["src"] or "").startswith("data:") for attributes in images)
 
 
 class Tags(HTMLParser):
@@ -287,21 +246,20 @@ class Tags(HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_a_record_cannot_show_a_picture_of_elsewhere(tmp_path: Path) -> None:
+def test_a_record_cannot_show_an_image_outside_its_folder(tmp_path: Path) -> None:
     secret = written(tmp_path / "secret.jpg", "secret")
     folder = Path("part", "model", "seed_0")
     one = measured(tmp_path / folder)
-    for group in one["pictures"].values():
+    for group in one["images"].values():
         for shown in group:
             shown["picture"] = f"../../../../{secret.name}"
     made = record({"seeds": [0]}, [CategoryResults("part", [RunResult("model", 0, folder, one, None)], {}, None)])
-    with pytest.raises(FileNotFoundError, match=r"pictures.secret\.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"images.secret\.jpg"):
         report.write(tmp_path, made)
 
 
-@pytest.mark.computes
-def test_a_reproduction_runs_no_code_in_the_checkpoint_that_it_goes_on_from(
-    pictures: Path, teacher_file: Path, tmp_path: Path
+def test_a_resumed_reproduction_runs_no_code_in_its_checkpoint(
+    images: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
     ran = tmp_path / "it ran"
     output = tmp_path / "output"
@@ -309,11 +267,11 @@ def test_a_reproduction_runs_no_code_in_the_checkpoint_that_it_goes_on_from(
     hostile.parent.mkdir(parents=True)
     torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0", "more": Hostile(ran)}, hostile)
     arguments: list[Any] = [
-        "--root", pictures, "--output", output, "--model.teacher_weights", teacher_file,
+        "--root", images, "--output", output, "--model.teacher_weights", teacher_file,
         "--model.input_size", "[32, 32]", "--protocol.max_epochs", "1", "--protocol.accelerator", "cpu",
         "--protocol.val_split_ratio", "0.5",
     ]  # fmt: skip
-    with untouched(pictures):
+    with untouched(images):
         assert reproduce([str(argument) for argument in arguments]) == 0
     assert not ran.exists()
     assert not hostile.exists()  # trained again from the start, and tidied up
@@ -321,13 +279,13 @@ def test_a_reproduction_runs_no_code_in_the_checkpoint_that_it_goes_on_from(
 
 @pytest.mark.parametrize("text", ["mine", "[1]"])
 @pytest.mark.parametrize("name", ["result.json", "../../configuration.json"])
-def test_a_reproduction_refuses_results_that_are_damaged(
-    name: str, text: str, pictures: Path, teacher_file: Path, tmp_path: Path, run: Run
+def test_a_reproduction_rejects_damaged_results(
+    name: str, text: str, images: Path, teacher_file: Path, tmp_path: Path, run: Run
 ) -> None:
     (tmp_path / "output/part/seed_0").mkdir(parents=True)
     written(tmp_path / "output/part/seed_0" / name, text)
     with untouched(tmp_path):
         done = run(
-            "reproduce", "--root", pictures, "--output", tmp_path / "output", "--model.teacher_weights", teacher_file
+            "reproduce", "--root", images, "--output", tmp_path / "output", "--model.teacher_weights", teacher_file
         )
     assert_refused(done, "is damaged, or of something else: remove it, or give another output folder.")

@@ -25,17 +25,17 @@ def loss(teacher_pyramid: list[Array], student_pyramid: list[Array], level_weigh
     return total
 
 
-def resize(picture: Array, height: int, width: int) -> Array:
+def resize(image: Array, height: int, width: int) -> Array:
     """Bilinear resize of (H, W), pixel centres at half coordinates, the border repeated."""
     result = np.empty((height, width))
     for i, j in np.ndindex(height, width):
-        row = min(max((i + 0.5) * picture.shape[0] / height - 0.5, 0), picture.shape[0] - 1)
-        column = min(max((j + 0.5) * picture.shape[1] / width - 0.5, 0), picture.shape[1] - 1)
+        row = min(max((i + 0.5) * image.shape[0] / height - 0.5, 0), image.shape[0] - 1)
+        column = min(max((j + 0.5) * image.shape[1] / width - 0.5, 0), image.shape[1] - 1)
         top, left = int(row), int(column)
-        bottom, right = min(top + 1, picture.shape[0] - 1), min(left + 1, picture.shape[1] - 1)
+        bottom, right = min(top + 1, image.shape[0] - 1), min(left + 1, image.shape[1] - 1)
         down, across = row - top, column - left
-        result[i, j] = (1 - down) * ((1 - across) * picture[top, left] + across * picture[top, right]) + down * (
-            (1 - across) * picture[bottom, left] + across * picture[bottom, right]
+        result[i, j] = (1 - down) * ((1 - across) * image[top, left] + across * image[top, right]) + down * (
+            (1 - across) * image[bottom, left] + across * image[bottom, right]
         )
     return result
 

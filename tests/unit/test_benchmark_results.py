@@ -1,51 +1,79 @@
-"""The README's tables are those of the results in the repository."""
+"""The tables in README and docs have the values of the results in the repository."""
 
 import json
+from collections.abc import Sequence
+from typing import Any
 
 from anomalib_stfpm.comparison.table import markdown_table
 from benchmarks import deployment, quality, training
-from tests.readme import README, REPOSITORY
+from tests.readme import PAGES, README, REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 
 
-def test_the_quality_in_the_readme_is_the_one_measured() -> None:
-    measured = json.loads((RESULTS / "quality" / "20_epochs.json").read_text(encoding="utf-8"))
+def _read(name: str) -> Any:  # noqa: ANN401
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+
+
+def _columns(table: str, headings: Sequence[str]) -> dict[str, list[str]]:
+    """Return the columns with these headings of a Markdown table, by the first cell of each row."""
+    names, _, *rows = ([cell.strip() for cell in line[1:-1].split(" | ")] for line in table.splitlines())
+    return {row[0]: [row[names.index(heading)] for heading in headings] for row in rows}
+
+
+def test_the_quality_tables_are_those_measured() -> None:
+    measured = _read("quality/20_epochs.json")
     assert measured
     for category, results in measured.items():
-        assert f"{category}, 20 epochs\n\n{quality.table(results['runs'], results['latency'])}\n" in README
+        table = quality.table(results["runs"], results["latency"])
+        assert f"{category}, 20 epochs\n\n{table}\n" in PAGES["comparison.md"]
 
 
-def test_the_comparison_in_the_readme_is_the_one_measured() -> None:
+def test_the_quality_in_the_readme_is_the_one_measured() -> None:
+    measured = _read("quality/20_epochs.json")
+    tiles, bottles = (quality.table(measured[category]["runs"]) for category in ("magnetic_tile", "bottle"))
+    of_tiles = _columns(tiles, ["image_AUROC", "pixel_AUROC", "AUPRO"])
+    of_bottles = _columns(bottles, ["image_AUROC"])
+    for name in ("original", "tuned", "anomalib's Stfpm", "PaDiM", "PatchCore"):
+        assert f"| {' | '.join([name, *of_tiles[name], *of_bottles[name]])} |\n" in README
+
+
+def test_the_comparison_tables_are_those_measured() -> None:
     records = sorted((RESULTS / "comparison").glob("*.json"))
     assert records
     for path in records:
         record = json.loads(path.read_text(encoding="utf-8"))
         for category, verdict in record["verdicts"].items():
             table = "\n".join(markdown_table([row for row in record["table"] if row["category"] == category]))
-            assert f"{category}: {verdict}\n\n{table}\n" in README
+            assert f"{category}: {verdict}\n\n{table}\n" in PAGES["comparison.md"]
 
 
-def test_the_deployment_in_the_readme_is_the_one_measured() -> None:
-    measured = json.loads((RESULTS / "deployment" / "deployment.json").read_text(encoding="utf-8"))
-    for table in deployment.tables(measured):
-        assert f"{table}\n" in README
+def test_the_speed_in_the_readme_is_the_one_measured() -> None:
+    table = "\n".join(markdown_table(_read("comparison/brick.json")["table"]))
+    headings = ["fit, s", "f32, ms", "bf16, ms", "int8, ms", "f32, images/s", "size, MB"]
+    assert f"| {' | '.join(['model', *headings])} |\n" in README
+    for name, cells in _columns(table, headings).items():
+        assert f"| {' | '.join([name, *cells])} |\n" in README
 
 
-def test_the_training_times_in_the_readme_are_those_measured() -> None:
-    path = RESULTS / "training" / "training_same_as_test.json"
-    (run,) = json.loads(path.read_text(encoding="utf-8"))["runs"].values()
-    assert training.table(run["results"]) in README
+def test_the_deployment_tables_are_those_measured() -> None:
+    for table in deployment.tables(_read("deployment/deployment.json")):
+        assert f"{table}\n" in PAGES["deployment.md"]
 
 
-def test_the_reliability_in_the_readme_is_the_one_measured() -> None:
-    folder = RESULTS / "reliability"
-    killed, load = (json.loads((folder / f"{name}.json").read_text()) for name in ("killed_training", "load"))
-    readme = " ".join(README.split())
+def test_the_training_times_are_those_measured() -> None:
+    (run,) = _read("training/training_same_as_test.json")["runs"].values()
+    assert training.table(run["results"]) in PAGES["training.md"]
+
+
+def test_the_reliability_figures_are_those_measured() -> None:
+    killed, load = (_read(f"reliability/{name}.json") for name in ("killed_training", "load"))
+    page = " ".join(PAGES["reliability.md"].split())
     assert killed["same"] == killed["trainings"]
+    assert f"Of {killed['kills']} kills, {killed['while_writing']} were during the writing of a checkpoint" in page
     assert (
-        f"of {killed['kills']} kills, {killed['while_writing']} of them while a checkpoint was being written" in readme
+        f"All {killed['trainings']} trainings ended with the same student, bit for bit, as an uninterrupted one" in page
     )
-    assert f"all {killed['trainings']} trainings ended, bit for bit, as the uninterrupted one" in readme
     assert load["different"] == load["different_in_threads"] == 0
-    assert f"scored {load['pictures']:,} pictures, its memory grew by {100 * load['growth']:.2f} %" in readme
+    assert f"scored {load['images']:,} images with" in page
+    assert f"Its memory grew by {100 * load['growth']:.2f} %" in page

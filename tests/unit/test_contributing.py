@@ -1,12 +1,19 @@
-"""Whoever is new finds every module in the guide for contributors, and none that is not there."""
+"""The guide for contributors has every folder of the source, and only files that exist."""
 
 import re
 
-from tests.readme import REPOSITORY
+from tests.readme import PAGES, REPOSITORY
 
 
-def test_every_module_is_described_once() -> None:
-    guide = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    described = re.findall(r"^\| `(.+\.py)` \| .+ \|$", guide, re.MULTILINE)
-    paths = (path.relative_to(REPOSITORY / "src").as_posix() for path in (REPOSITORY / "src").rglob("[!_]*.py"))
-    assert sorted(described) == sorted(path.removeprefix("anomalib_stfpm/") for path in paths)
+def test_every_folder_is_described_once_with_files_that_exist() -> None:
+    rows = re.findall(r"^\| `(src/.+?)` \| .+? \| (.*?) ?\|$", PAGES["design.md"], re.MULTILINE)
+    folders = {path.parent.relative_to(REPOSITORY).as_posix() for path in (REPOSITORY / "src").rglob("__init__.py")}
+    assert sorted(folder for folder, _ in rows) == sorted(folders)
+    files = [f"{folder}/{name}" for folder, names in rows for name in re.findall("`(.+?)`", names)]
+    assert [name for name in files if not (REPOSITORY / name).is_file()] == []
+
+
+def test_the_files_to_change_exist() -> None:
+    files = re.findall(r"^\| .+ \| `(src/.+\.py)` \|$", PAGES["design.md"], re.MULTILINE)
+    assert len(files) > 5
+    assert [name for name in files if not (REPOSITORY / name).is_file()] == []

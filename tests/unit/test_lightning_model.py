@@ -67,7 +67,7 @@ def test_mean_and_standard_deviation_are_those_of_the_backbone() -> None:
     assert list(normalize.mean) == list(normalize.std) == [0.5, 0.5, 0.5]
 
 
-def test_a_pre_processor_of_the_users_is_kept() -> None:
+def test_a_custom_pre_processor_is_used() -> None:
     class OfTheirOwn(PreProcessor):
         pass
 
@@ -77,7 +77,7 @@ def test_a_pre_processor_of_the_users_is_kept() -> None:
     assert Stfpm(pre_processor=False).pre_processor is None
 
 
-def test_arguments_of_loss_and_map_reach_them() -> None:
+def test_loss_and_map_get_their_arguments() -> None:
     model = Stfpm(layers=[1, 2], level_weights=[1, 2], map_size=(8, 8), map_contrast=0.5, map_smoothing=0.5)
     assert model.model.map_contrast.power == 0.5
     assert isinstance(model.model.map_smoothing.blur, GaussianBlur2d)
@@ -85,7 +85,7 @@ def test_arguments_of_loss_and_map_reach_them() -> None:
     assert model.model.anomaly_map.map_size == (8, 8)
 
 
-def test_what_a_checkpoint_keeps_is_plain_whatever_container_it_came_in() -> None:
+def test_hyper_parameters_are_plain_values() -> None:
     arguments = OmegaConf.create({"layers": [1, "layer2"], "level_weights": [1, 2], "input_size": [64, 96]})
     hparams = Stfpm(**arguments, teacher_weights=Path("teacher.pth")).hparams
     assert type(hparams["layers"]) is list
@@ -110,7 +110,7 @@ def test_what_a_checkpoint_keeps_is_plain_whatever_container_it_came_in() -> Non
         ({"weight_decay": -1e-4}, "weight_decay must be at least 0"),
     ],
 )
-def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_arguments_raise(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Stfpm(**arguments)
 

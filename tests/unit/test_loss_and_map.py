@@ -6,8 +6,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from anomalib_stfpm import AnomalyMap, MapContrast, MapSmoothing, StfpmLoss
-
-from . import reference
+from tests.unit import reference
 
 SHAPES = {
     "one level": [(2, 5, 6, 6)],
@@ -64,19 +63,19 @@ def test_map_size_sets_where_levels_are_multiplied() -> None:
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 0.9])
-def test_contrast_divides_by_a_power_of_each_pictures_mean(power: float) -> None:
+def test_contrast_divides_by_a_power_of_each_images_mean(power: float) -> None:
     maps = torch.rand(3, 1, 6, 8, generator=torch.Generator().manual_seed(0))
     expected = [each / np.mean(each) ** power for each in maps.numpy()]
     np.testing.assert_allclose(MapContrast(power)(maps), expected, rtol=1e-5)
 
 
-def test_a_picture_without_any_anomaly_has_no_contrast() -> None:
+def test_contrast_leaves_a_map_of_zeros_unchanged() -> None:
     no_anomaly = torch.zeros(1, 1, 4, 4)
     assert torch.equal(MapContrast(0.9)(no_anomaly), no_anomaly)
 
 
 @pytest.mark.parametrize("power", [-0.1, 1.0, float("nan")])
-def test_impossible_contrast_is_refused(power: float) -> None:
+def test_contrast_out_of_range_raises(power: float) -> None:
     with pytest.raises(ValueError, match="map_contrast must be a power of at least 0 and less than 1"):
         MapContrast(power)
 
@@ -94,7 +93,7 @@ def test_no_smoothing_leaves_maps_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("deviation", [-1.0, float("nan"), float("inf")])
-def test_impossible_smoothing_is_refused(deviation: float) -> None:
+def test_negative_or_infinite_smoothing_raises(deviation: float) -> None:
     with pytest.raises(ValueError, match="map_smoothing must be a standard deviation in pixels, not negative"):
         MapSmoothing(deviation)
 
@@ -117,7 +116,7 @@ def test_half_precision_features_are_compared_in_single_precision() -> None:
 
 
 @pytest.mark.parametrize("weights", [[-1.0, 1.0], [float("nan"), 1.0], [float("inf"), 1.0], [0.0, 0.0], []])
-def test_impossible_weights_are_refused(weights: list[float]) -> None:
+def test_invalid_weights_raise(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="level_weights must be finite"):
         StfpmLoss(weights)
 
@@ -128,7 +127,7 @@ def test_number_of_weights_must_be_that_of_levels() -> None:
 
 
 @pytest.mark.parametrize("map_size", [(0, 4), (4, -1), (4,)])
-def test_impossible_map_sizes_are_refused(map_size: tuple[int, int]) -> None:
+def test_invalid_map_sizes_raise(map_size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="map_size must be a height and a width of at least 1 pixels"):
         AnomalyMap(map_size)
 

@@ -1,4 +1,4 @@
-"""The notebooks are in the repository without what running them gives, and in the documentation."""
+"""The notebooks are in the repository without outputs, and README and docs link to them."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_there_are_three() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
-def test_each_is_stripped_and_shown(path: Path) -> None:
+def test_each_is_without_outputs_and_linked(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert code

@@ -1,4 +1,4 @@
-"""What is released: a wheel and an archive of the sources, whole and without what is not theirs; and the extras."""
+"""The wheel and the source archive hold what they should, and the extras what they need."""
 
 import os
 import shutil
@@ -52,15 +52,16 @@ def test_the_sources_hold_no_data_and_no_results(released: Path) -> None:
     assert {path.parts[1] for path in paths} >= {"LICENSE", "README.md", "pyproject.toml", "src"}
 
 
-def test_the_index_would_take_both(released: Path) -> None:
+def test_both_archives_pass_the_checks_of_the_package_index(released: Path) -> None:
     check = [sys.executable, "-m", "twine", "check", "--strict", *map(str, released.iterdir())]
     done = subprocess.run(check, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("PASSED") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.integration
-def test_the_wheel_trains_the_quickstart_where_nothing_else_of_the_sources_is(released: Path, tmp_path: Path) -> None:
+def test_the_wheel_alone_trains_the_quickstart(released: Path, tmp_path: Path) -> None:
     installed, folder = tmp_path / "installed", tmp_path / "empty"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed)]
     subprocess.run([*install, *map(str, released.glob("*.whl"))], check=True)
@@ -76,7 +77,7 @@ def test_the_wheel_trains_the_quickstart_where_nothing_else_of_the_sources_is(re
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_all_that_an_extra_asks_for_is_there_for_those_who_develop(extra: str) -> None:
+def test_the_dev_environment_has_what_every_extra_requires(extra: str) -> None:
     assert set(metadata.metadata("anomalib-stfpm").get_all("Provides-Extra") or ()) == set(EXTRAS)
     asked = _asked_for("anomalib-stfpm", extra)
     assert asked

@@ -1,4 +1,4 @@
-"""What holds of loss, maps, levels, metrics and written files, whatever they are given."""
+"""Properties of loss, maps, levels, metrics and written files for any input."""
 
 import csv
 import json
@@ -19,19 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from anomalib_stfpm import (
-    AnomalyMap,
-    FeaturePyramid,
-    PublishedPRO,
-    RawEvaluator,
-    StfpmLoss,
-    available_levels,
-    finite_json,
-)
+from anomalib_stfpm import AnomalyMap, FeaturePyramid, PublishedPRO, RawEvaluator, StfpmLoss, available_levels
+from anomalib_stfpm.backbone.feature_pyramid import resolve_layers
 from anomalib_stfpm.comparison import report
 from anomalib_stfpm.comparison.record import CategoryResults, RunResult, record
-from anomalib_stfpm.feature_pyramid import resolve_layers
 from anomalib_stfpm.reproduction import report as reproduction_report
+from anomalib_stfpm.results import finite_json
 from anomalib_stfpm_deploy.results import CSV_FILE, JSON_FILE, Result, Results, harmless
 
 from .comparison.records import measured, timing
@@ -44,7 +37,7 @@ LARGEST = 4.0  # distance of two unit vectors, squared
 
 @st.composite
 def pyramids(draw: st.DrawFn) -> tuple[Levels, Levels]:
-    """A teacher's and a student's features, of any number of pictures, levels, channels and positions, at any scale."""
+    """A teacher's and a student's features, of any number of images, levels, channels and positions, at any scale."""
     number = draw(st.integers(1, 4))
     shapes = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=3))
     scale = 10.0 ** draw(st.integers(-4, 4))
@@ -81,7 +74,7 @@ def test_the_loss_of_features_that_point_the_same_way_is_zero(both: tuple[Levels
 
 @few
 @given(pyramids(), st.randoms(use_true_random=False))
-def test_the_loss_does_not_depend_on_the_order_of_the_pictures(both: tuple[Levels, Levels], random: Any) -> None:  # noqa: ANN401
+def test_the_loss_does_not_depend_on_the_order_of_the_images(both: tuple[Levels, Levels], random: Any) -> None:  # noqa: ANN401
     order = list(range(len(both[0][0])))
     random.shuffle(order)
     shuffled = ([features[order] for features in pyramid] for pyramid in both)
@@ -122,7 +115,7 @@ def test_maps_are_finite_and_between_zero_and_what_all_levels_allow(
 
 @few
 @given(pyramids(), st.tuples(st.integers(4, 40), st.integers(4, 40)))
-def test_the_map_of_a_picture_is_the_same_in_any_batch(both: tuple[Levels, Levels], size: tuple[int, int]) -> None:
+def test_the_map_of_an_image_does_not_depend_on_its_batch(both: tuple[Levels, Levels], size: tuple[int, int]) -> None:
     together = AnomalyMap()(*both, size)
     for index, expected in enumerate(together):
         alone = AnomalyMap()(*([features[index : index + 1] for features in pyramid] for pyramid in both), size)
@@ -175,7 +168,7 @@ def pro(maps: torch.Tensor, masks: torch.Tensor) -> float:
 
 @few
 @given(maps_and_masks(), st.integers(-10, 10))
-def test_published_pro_is_a_share_that_neither_scale_nor_order_of_the_pictures_changes(
+def test_published_pro_is_a_share_that_neither_scale_nor_order_of_the_images_changes(
     both: tuple[torch.Tensor, torch.Tensor], power: int
 ) -> None:
     maps, masks = both
@@ -294,7 +287,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         unique_by=lambda one: one[0],
     )
 )
-def test_results_of_pictures_are_read_back_whatever_their_names(rows: list[tuple[str, Any, Any, str]]) -> None:
+def test_results_of_images_are_read_back_whatever_their_names(rows: list[tuple[str, Any, Any, str]]) -> None:
     results = [
         Result(name, "1 2", score, label, unreadable=reason if score is None else None)
         for name, score, label, reason in rows

@@ -1,4 +1,4 @@
-"""The recipes that the benchmark of quality trains are what their names say."""
+"""The recipes of the quality benchmark do what their names say."""
 
 import torch
 import yaml
@@ -8,15 +8,15 @@ from benchmarks.quality.variants import RECIPES, Changed, turned
 from tests.readme import REPOSITORY
 
 
-def test_pictures_are_turned_in_all_eight_ways() -> None:
+def test_images_are_turned_in_all_eight_ways() -> None:
     torch.manual_seed(0)
-    picture = torch.arange(12.0).view(3, 2, 2)
-    seen = {tuple(turned(picture).flatten().tolist()) for _ in range(200)}
-    both = (picture, picture.flip(-1))
+    image = torch.arange(12.0).view(3, 2, 2)
+    seen = {tuple(turned(image).flatten().tolist()) for _ in range(200)}
+    both = (image, image.flip(-1))
     assert seen == {tuple(torch.rot90(p, k, (-2, -1)).flatten().tolist()) for p in both for k in range(4)}
 
 
-def test_recipes_that_change_nothing_but_their_batch_are_the_papers() -> None:
+def test_a_recipe_with_another_batch_size_changes_nothing_else() -> None:
     recipe = RECIPES["batch 8"]
     assert isinstance(recipe.make, Changed)
     assert (recipe.make.arguments, recipe.make.strides, recipe.train_batch_size) == ({}, None, 8)

@@ -1,4 +1,4 @@
-"""anomalib finds the plugin's class in every way in which it finds its own."""
+"""anomalib finds the plugin's class, and still has the internals that the plugin changes."""
 
 import importlib
 import logging
@@ -12,24 +12,27 @@ import anomalib.models
 import pytest
 import torch
 import yaml
+from anomalib.cli import AnomalibCLI
 from anomalib.data import get_datamodule
 from anomalib.models import get_model, list_models
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Trainer
+from rich.logging import RichHandler
 
 import anomalib_stfpm
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.components.post_processor import NormalPostProcessor
 from anomalib_stfpm.data import TextureDemo
-from anomalib_stfpm.post_processor import NormalPostProcessor
 from anomalib_stfpm.registry import (
     PIPELINE_LOGGERS,
     TILED_ENSEMBLE_MODELS,
     TILED_ENSEMBLE_STATISTICS,
+    chooses_validation_images,
     ensembles_post_process_with,
     failures_of_pipelines,
-    honour_seed,
-    number_folders_one_by_one,
+    lock_folder_numbering,
+    prepare_command_line,
     write_to_folder,
 )
 
@@ -60,7 +63,7 @@ def test_a_configuration_file_gives_the_plugins_class(class_path: str, tmp_path:
     assert model.momentum == 0.5
 
 
-def test_anomalibs_own_class_stays_where_it_was() -> None:
+def test_anomalibs_own_class_is_still_there() -> None:
     assert anomalib.models.Stfpm is not Stfpm
     assert anomalib.models.Stfpm.__module__ == "anomalib.models.image.stfpm.lightning_model"
 
@@ -73,7 +76,7 @@ def test_importing_twice_changes_nothing() -> None:
     assert anomalib_stfpm.Stfpm is Stfpm
 
 
-def test_the_private_names_that_the_plugin_leans_on_are_where_they_were() -> None:
+def test_anomalib_still_finds_models_as_the_plugin_expects() -> None:
     assert isinstance(anomalib.models.ALLOWED_MODULES, set), "anomalib has changed how it imports models by class path"
     assert "anomalib_stfpm" in anomalib.models.ALLOWED_MODULES
     assert AnomalibModule.__subclasses__().index(Stfpm) > AnomalibModule.__subclasses__().index(anomalib.models.Stfpm)
@@ -86,9 +89,7 @@ def test_datamodules_are_found_by_class_path() -> None:
 
 
 def test_the_command_lines_seed_is_used() -> None:
-    from anomalib.cli import AnomalibCLI
-
-    honour_seed()
+    prepare_command_line()
     command = ["fit", "--model", "anomalib_stfpm.Stfpm", "--data", "MVTecAD"]
     first, again, other = (AnomalibCLI([*command, "--seed_everything", seed], run=False) for seed in ("5", "5", "6"))
     assert torch.equal(*(cli.model.model.student.backbone.conv1.weight for cli in (first, again)))
@@ -97,22 +98,20 @@ def test_the_command_lines_seed_is_used() -> None:
     assert not torch.equal(*unseeded)
 
 
-def test_what_the_plugin_changes_of_the_command_line_is_where_it_was() -> None:
-    from anomalib.cli import AnomalibCLI
-
-    honour_seed()
+def test_anomalib_still_has_the_command_line_hook() -> None:
+    prepare_command_line()
     changed = AnomalibCLI.before_instantiate_classes
-    honour_seed()
+    prepare_command_line()
     assert AnomalibCLI.before_instantiate_classes is changed
-    assert changed.__wrapped__.__module__ == "anomalib.cli.cli", "anomalib has changed how its command line is made"
+    assert changed.__wrapped__.__module__ == "anomalib.cli.cli", "anomalib has moved the hook of its command line"
 
 
-def test_what_the_plugin_changes_of_how_folders_are_numbered_is_where_it_was() -> None:
+def test_anomalib_still_numbers_folders_in_the_same_place() -> None:
     engine: Any = anomalib.engine.engine
     changed = engine.create_versioned_dir
-    number_folders_one_by_one()
+    lock_folder_numbering()
     assert engine.create_versioned_dir is changed
-    assert changed.__wrapped__.__module__ == "anomalib.utils.path", "anomalib has changed how it numbers its folders"
+    assert changed.__wrapped__.__module__ == "anomalib.utils.path", "anomalib has moved the numbering of its folders"
 
 
 def test_the_folder_of_a_trainer_can_be_changed(tmp_path: Path) -> None:
@@ -121,9 +120,9 @@ def test_the_folder_of_a_trainer_can_be_changed(tmp_path: Path) -> None:
     assert trainer.default_root_dir == str(tmp_path / "after"), "Lightning has changed where a trainer writes"
 
 
-def test_what_the_tiled_ensemble_is_made_of_is_where_it_was() -> None:
+def test_anomalibs_tiled_ensemble_still_has_the_same_parts() -> None:
     models, statistics = (import_module(name) for name in (TILED_ENSEMBLE_MODELS, TILED_ENSEMBLE_STATISTICS))
-    assert hasattr(models.get_model, "__wrapped__"), "anomalib's tiled ensemble makes its models in another way"
+    assert hasattr(models.get_model, "__wrapped__"), "anomalib's tiled ensemble gets its models elsewhere"
     assert issubclass(statistics.PostProcessor, PostProcessor)
     with ensembles_post_process_with(NormalPostProcessor):
         assert statistics.PostProcessor is NormalPostProcessor
@@ -131,7 +130,32 @@ def test_what_the_tiled_ensemble_is_made_of_is_where_it_was() -> None:
     assert [import_module(name).logger.name for name in PIPELINE_LOGGERS] == list(PIPELINE_LOGGERS)
 
 
-def test_failures_of_pipelines_are_collected_while_handlers_come_and_go() -> None:
+@pytest.mark.parametrize(
+    ("data", "arguments", "is_chosen"),
+    [
+        ({"init_args": {"val_split_mode": "same_as_test"}}, [], True),
+        ({"init_args": {}}, ["--data.val_split_mode=from_test"], True),
+        ({"init_args": {}}, ["--data.category=brick"], False),
+        (None, [], False),
+    ],
+)
+def test_the_warning_about_validation_images_is_hidden_only_if_they_were_chosen(
+    data: object, arguments: list[str], is_chosen: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({"data": data}))
+    monkeypatch.setattr("sys.argv", ["anomalib", "train", *arguments])
+    assert chooses_validation_images([file]) is is_chosen
+
+
+def test_the_command_line_logs_each_line_once() -> None:
+    root = logging.getLogger()
+    root.addHandler(RichHandler())
+    AnomalibCLI(["fit", "--model", "anomalib_stfpm.Stfpm", "--data", "MVTecAD"], run=False)
+    assert not [handler for handler in root.handlers if isinstance(handler, RichHandler)]
+
+
+def test_failures_of_pipelines_are_collected() -> None:
     logger = logging.getLogger(PIPELINE_LOGGERS[0])
     with failures_of_pipelines() as failures:
         logger.handlers.clear()

@@ -6,7 +6,7 @@ from anomalib.data import InferenceBatch
 from anomalib.data.utils.tiler import Tiler
 
 from anomalib_stfpm import MapContrast, MapSmoothing, StfpmLoss, StfpmModel
-from anomalib_stfpm.resize import enlarge
+from anomalib_stfpm.backbone.resize import enlarge
 from tests.conftest import random_weights
 
 

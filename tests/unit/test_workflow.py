@@ -1,4 +1,4 @@
-"""The outside world runs what a developer runs."""
+"""CI runs the commands that a developer runs."""
 
 import yaml
 
@@ -16,7 +16,7 @@ def test_every_system_and_python_runs_the_same_script() -> None:
     assert (REPOSITORY / ".ci" / "run").stat().st_mode & 0o111
 
 
-def test_the_lowest_versions_are_tested_as_a_developer_would() -> None:
+def test_the_lowest_versions_are_tested_with_the_documented_command() -> None:
     (command,) = [step["run"] for step in JOBS["lower-bounds"]["steps"] if "run" in step]
     assert "--constraint tests/lower_bounds.txt" in command
     assert f"`{command}`" in (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")

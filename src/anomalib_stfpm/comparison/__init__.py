@@ -1,7 +1,7 @@
-"""STFPM beside other models of anomalib on the same pictures: train, measure, time, report."""
+"""STFPM beside other models of anomalib on the same images: train, measure, time, report."""
 
-from .all_runs import compare
-from .conditions import Conditions
-from .contestant import DEFAULT_MODELS, Contestant
+from anomalib_stfpm.comparison.all_runs import compare
+from anomalib_stfpm.comparison.conditions import Conditions
+from anomalib_stfpm.comparison.contestant import DEFAULT_MODELS, Contestant
 
 __all__ = ["DEFAULT_MODELS", "Conditions", "Contestant", "compare"]

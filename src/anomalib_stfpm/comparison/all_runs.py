@@ -15,17 +15,17 @@ import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from anomalib_stfpm import argument_checks, environment, finite_json, teacher_weights
-from anomalib_stfpm.output_folder import read_json, remember_configuration
+from anomalib_stfpm import argument_checks
+from anomalib_stfpm.backbone import teacher_weights
+from anomalib_stfpm.comparison import report
+from anomalib_stfpm.comparison.conditions import Conditions
+from anomalib_stfpm.comparison.contestant import Contestant, made_datamodule
+from anomalib_stfpm.comparison.pretrained import pretrained
+from anomalib_stfpm.comparison.record import CategoryResults, RunResult, record
+from anomalib_stfpm.comparison.run import RESULT_FILE, Job
+from anomalib_stfpm.results import environment, finite_json
+from anomalib_stfpm.results.output_folder import read_json, remember_configuration
 from anomalib_stfpm_deploy import files
-from anomalib_stfpm_deploy.network import precisions_of_this_machine
-
-from . import report
-from .conditions import Conditions
-from .contestant import Contestant, made_datamodule
-from .pretrained import pretrained
-from .record import CategoryResults, RunResult, record
-from .run import RESULT_FILE, Job
 
 _SIGKILL = 9  # which Windows has no name for
 _NOT_REMEMBERED = {"time_limit", "rounds", "seconds"}  # conditions that may change without a model being another
@@ -69,7 +69,7 @@ def compare(
     output: Path,
     seeds: Sequence[int] = (0,),
 ) -> dict[str, Any]:
-    """Train, test, export and time models on the same pictures, and report.
+    """Train, test, export and time models on the same images, and report.
 
     A run (a category, a model, a seed) that has finished is not done again, even if its export has failed; any other is
     done from its start. The report is written again after every run.
@@ -92,7 +92,7 @@ def compare(
     Example:
         >>> from anomalib_stfpm.comparison import DEFAULT_MODELS
         >>> layout = "anomalib_stfpm.data.MVTecLayout"
-        >>> data = {"screw": {"class_path": layout, "init_args": {"root": "pictures", "category": "screw"}}}
+        >>> data = {"screw": {"class_path": layout, "init_args": {"root": "images", "category": "screw"}}}
         >>> record = compare(data, DEFAULT_MODELS, Conditions(max_epochs=6), Path("compared"))  # doctest: +SKIP
         >>> compare(data, [], Conditions(), Path("compared"))
         Traceback (most recent call last):
@@ -107,7 +107,7 @@ def compare(
         remember_configuration(output / _as_file_name(category), finite_json.plain(of_category))
     for run in runs:
         remember_configuration(run.folder, finite_json.plain(asdict(run.job.contestant)))
-    unreadable = {category: problem for category in data if (problem := _problem_of_pictures(data[category]))}
+    unreadable = {category: problem for category in data if (problem := _problem_of_images(data[category]))}
     about = finite_json.plain(
         {
             "data": dict(data),
@@ -186,14 +186,14 @@ def _check(runs: Sequence[_Run], conditions: Conditions) -> None:
         teacher_weights.read(conditions.backbone, conditions.teacher_weights)
 
 
-def _problem_of_pictures(data: Data) -> str | None:
+def _problem_of_images(data: Data) -> str | None:
     try:
         datamodule = made_datamodule(data)
         datamodule.prepare_data()
         datamodule.setup()
     except Exception as error:
         # Whatever it is, the other categories go on.
-        return f"its pictures cannot be found ({_last_line(str(error)).rstrip('.')})."
+        return f"its images cannot be found ({_last_line(str(error)).rstrip('.')})."
     return None
 
 
@@ -280,7 +280,11 @@ def _timings(models: list[str], folder: Path, conditions: Conditions) -> tuple[l
 
 
 def _can_be_loaded(model: str) -> bool:
-    loads = ([sys.executable, "-m", "anomalib_stfpm_deploy.load", model, name] for name in precisions_of_this_machine())
+    from anomalib_stfpm_deploy.network import precisions_of_this_machine  # needs OpenVINO
+
+    loads = (
+        [sys.executable, "-m", "anomalib_stfpm_deploy.timing", model, name] for name in precisions_of_this_machine()
+    )
     return all(subprocess.run(load, capture_output=True, check=False).returncode == 0 for load in loads)
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from anomalib_stfpm import argument_checks
+from anomalib_stfpm.backbone.teacher_weights import HUB
 from anomalib_stfpm.lightning_model import PAPER_BACKBONE
-from anomalib_stfpm.teacher_weights import HUB
 
 
 @dataclass(frozen=True)
@@ -15,13 +15,13 @@ class Conditions:
         backbone: timm model of every model that has a backbone.
         teacher_weights: Its weights: ``hub``, ``package`` or a file, as for :class:`anomalib_stfpm.Stfpm`. All models
             get the same ones.
-        input_size: Height and width in pixels that pictures are resized to.
+        input_size: Height and width in pixels that images are resized to.
         max_epochs: Number of epochs of models that train in epochs.
-        val_split_ratio: Share of the normal training pictures that sets thresholds and, where a model chooses among its
-            students, chooses. No model sees a test picture before the test.
+        val_split_ratio: Share of the normal training images that sets thresholds and, where a model chooses among its
+            students, chooses. No model sees a test image before the test.
         accelerator: What to train on, as Lightning names it: ``auto``, ``cpu``, ``gpu``, ...
         time_limit: Minutes that a model may take for a category and a seed, from start to exported files.
-        rounds: Turns of 10 pictures that each exported model gets when latency is measured.
+        rounds: Turns of 10 images that each exported model gets when latency is measured.
         seconds: How long the throughput of each exported model is measured.
 
     Raises:

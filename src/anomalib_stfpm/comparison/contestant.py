@@ -11,11 +11,9 @@ from anomalib.models.components import AnomalibModule
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from anomalib_stfpm import argument_checks
-from anomalib_stfpm.feature_pyramid import available_levels
+from anomalib_stfpm.backbone.feature_pyramid import available_levels
+from anomalib_stfpm.comparison.conditions import Conditions
 from anomalib_stfpm.lightning_model import Stfpm
-from anomalib_stfpm.refused_argument import sentence_of
-
-from .conditions import Conditions
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Contestant:
         name: What reports call it; the class's name unless given.
         init_args: Arguments of the class. What the conditions say is filled in where they do not.
         max_epochs: Number of epochs, if not that of the conditions.
-        train_batch_size: Pictures in a training batch, if not the datamodule's.
+        train_batch_size: Images in a training batch, if not the datamodule's.
 
     Raises:
         ValueError: If a number is out of range.
@@ -172,7 +170,7 @@ def made(base: type, class_path: str, init_args: Mapping[str, Any], name: str) -
         parsed = parser.parse_object({"made": {"class_path": class_path, "init_args": dict(init_args)}})
         return parser.instantiate_classes(parsed).made
     except (ArgumentError, ValueError, TypeError) as error:
-        said = sentence_of(str(error)) or " ".join(str(error).split())
+        said = argument_checks.reason_in(str(error)) or " ".join(str(error).split())
         msg = f"{name} cannot be made: {said}"
         raise ValueError(msg) from error
 

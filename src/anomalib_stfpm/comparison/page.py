@@ -10,16 +10,16 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from . import plots
-from .predictions import FALSE_ALARMS, HITS, MISSES
-from .run import PICTURES
-from .table import COLUMNS, cells
+from anomalib_stfpm.comparison import plots
+from anomalib_stfpm.comparison.predictions import FALSE_ALARMS, HITS, MISSES
+from anomalib_stfpm.comparison.run import IMAGES
+from anomalib_stfpm.comparison.table import COLUMNS, cells
 
 _TEMPLATE = "page.html.jinja"
 
 
 def page(record: Mapping[str, Any], output: Path) -> str:
-    """Write a comparison as HTML, with plots and pictures in it. What users have named is escaped.
+    """Write a comparison as HTML, with plots and images in it. What users have named is escaped.
 
     Args:
         record: What :func:`anomalib_stfpm.comparison.record.record` has made.
@@ -58,7 +58,7 @@ def _category(name: str, details: Mapping[str, Any], record: Mapping[str, Any], 
         "notes": details["notes"],
         "rows": [cells(row) for row in rows],
         "plots": {title: _as_markup(svg) for title, svg in drawn.items() if svg is not None},
-        "pictures": {model: _pictures(first[model], output) for model in models},
+        "images": {model: _images(first[model], output) for model in models},
     }
 
 
@@ -74,8 +74,8 @@ def _scores(run: Mapping[str, Any]) -> tuple[list[float], list[float], float | N
     return good, defective, run["threshold"]
 
 
-def _pictures(run: Mapping[str, Any], output: Path) -> dict[str, list[dict[str, Any]]]:
-    folder = output / run["folder"] / PICTURES
+def _images(run: Mapping[str, Any], output: Path) -> dict[str, list[dict[str, Any]]]:
+    folder = output / run["folder"] / IMAGES
     said = {HITS: ("found", "missed"), MISSES: ("found", "missed"), FALSE_ALARMS: ("false alarm", "taken for good")}
     return {
         kind: [
@@ -85,9 +85,9 @@ def _pictures(run: Mapping[str, Any], output: Path) -> dict[str, list[dict[str, 
                 "said": "" if one["is_anomalous"] is None else f", {said[kind][0 if one['is_anomalous'] else 1]}",
                 "sources": [_inline(folder / Path(one[part]).name) for part in ("picture", "overlay") if part in one],
             }
-            for one in pictures
+            for one in images
         ]
-        for kind, pictures in run["pictures"].items()
+        for kind, images in run["images"].items()
     }
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from .record import Row
+from anomalib_stfpm.comparison.record import Row
 
 # Okabe and Ito's colours, told apart by people who see few of them, on white and on black.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -70,7 +70,7 @@ def accuracy_against_latency(rows: Sequence[Row], palette: Mapping[str, str]) ->
         axes.set_xscale("log")
         for each in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             each(ScalarFormatter())
-        axes.set_xlabel("ms a picture (filled: float32, hollow: 8 bits)")
+        axes.set_xlabel("ms an image (filled: float32, hollow: 8 bits)")
         axes.set_ylabel("image AUROC")
         axes.legend()
         return _svg(figure, "Image AUROC against latency")
@@ -90,7 +90,7 @@ def curve(curves: Mapping[str, Sequence[Sequence[float]]], kind: str, palette: M
     if not curves:
         return None
     labels = {
-        "ROC": ("good pictures taken for defective", "defective pictures found"),
+        "ROC": ("good images taken for defective", "defective images found"),
         "PRO": ("good pixels taken for defective", "mean share of a defect found"),
     }
     with mpl.rc_context(_STYLE):
@@ -105,10 +105,10 @@ def curve(curves: Mapping[str, Sequence[Sequence[float]]], kind: str, palette: M
 
 
 def histograms(scores: Mapping[str, tuple[Sequence[float], Sequence[float], float | None]]) -> str:
-    """Plot how the scores of good and defective pictures are spread, a panel a model.
+    """Plot how the scores of good and defective images are spread, a panel a model.
 
     Args:
-        scores: By model, scores of the good pictures, of the defective ones, and the threshold.
+        scores: By model, scores of the good images, of the defective ones, and the threshold.
 
     Returns:
         SVG.
@@ -126,7 +126,7 @@ def histograms(scores: Mapping[str, tuple[Sequence[float], Sequence[float], floa
             axes.set_title(model, fontsize=11, loc="left")
         panels[0].legend()
         panels[-1].set_xlabel("image score")
-        return _svg(figure, "Scores of good and defective pictures")
+        return _svg(figure, "Scores of good and defective images")
 
 
 def _figure() -> tuple[Figure, Axes]:

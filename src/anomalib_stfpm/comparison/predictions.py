@@ -1,4 +1,4 @@
-"""What a model says of the test pictures: the same record for every model."""
+"""What a model says of the test images: the same record for every model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ from anomalib.metrics import AUPRO, AUROC, F1Score
 from PIL import Image
 from sklearn.metrics import roc_curve
 
-from anomalib_stfpm.evaluator import RawEvaluator
-from anomalib_stfpm.published_pro import PublishedPRO
+from anomalib_stfpm.components.evaluator import RawEvaluator
+from anomalib_stfpm.components.published_pro import PublishedPRO
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.heat_map import heat_map, overlay
-from anomalib_stfpm_deploy.picture import Picture
+from anomalib_stfpm_deploy.image import ImageArray
 
 METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "AUPRO")
 HITS, MISSES, FALSE_ALARMS = "most confident hits", "worst misses", "worst false alarms"
 
 _FPR_LIMIT = 0.3  # AUPRO's
 _POINTS = 200  # of a curve: more are not seen
-_SHOWN = 4  # pictures of each kind
-_SHOWN_SIZE = (256, 256)  # of pictures without a map
+_SHOWN = 4  # images of each kind
+_SHOWN_SIZE = (256, 256)  # of images without a map
 _NOTHING = (torch.zeros(0), torch.zeros(0, dtype=torch.bool))
 _HOTTEST = 99.5  # percentile of the shown maps that is red
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a test picture.
+    """What a model says of a test image.
 
     Args:
-        path: The picture's file.
+        path: The image's file.
         is_defective: Whether it has a defect.
         score: Image score, before post-processing.
         is_anomalous: Whether the score is above the threshold; ``None`` of a model without thresholds.
@@ -54,7 +54,7 @@ class Prediction:
 
 
 class Predictions(RawEvaluator):
-    """An evaluator that also keeps what the model says of every picture.
+    """An evaluator that also keeps what the model says of every image.
 
     Attributes:
         all: The predictions, in the order of the datamodule.
@@ -121,16 +121,16 @@ def notes(predictions: list[Prediction]) -> list[str]:
     found = []
     defective = [prediction for prediction in predictions if prediction.is_defective]
     if not defective:
-        found.append("There is no defective test picture: nothing of how well defects are found was measured.")
+        found.append("There is no defective test image: nothing of how well defects are found was measured.")
     elif len(defective) == len(predictions):
-        found.append("There is no good test picture: image AUROC was not measured.")
+        found.append("There is no good test image: image AUROC was not measured.")
     if all(prediction.mask is None for prediction in predictions):
         found.append("There are no masks: how well defects are located was not measured.")
     return found
 
 
 def measured(metrics: Mapping[str, float], predictions: list[Prediction]) -> dict[str, float | None]:
-    """Leave out metrics that the test pictures do not allow.
+    """Leave out metrics that the test images do not allow.
 
     Args:
         metrics: What the test has logged.
@@ -157,9 +157,9 @@ def curves(predictions: list[Prediction]) -> dict[str, list[list[float]]]:
         predictions: All predictions.
 
     Returns:
-        ``ROC``: true-positive rate of pictures against false-positive rate; ``PRO``: mean overlap of the regions
+        ``ROC``: true-positive rate of images against false-positive rate; ``PRO``: mean overlap of the regions
         against the false-positive rate of pixels, up to 0.3. Each two lists, of some 200 points. Left out where
-        pictures or masks do not allow it.
+        images or masks do not allow it.
     """
     found = {}
     labels = [prediction.is_defective for prediction in predictions]
@@ -187,16 +187,16 @@ def _thinned(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> list[list[float]]:
     return [[round(float(value), 5) for value in values[kept]] for values in (x, y)]
 
 
-def write_pictures(predictions: list[Prediction], folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Write the pictures that a model is most sure of and those that it errs most in, with heat maps.
+def write_images(predictions: list[Prediction], folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Write the images that a model is most sure of and those that it errs most in, with heat maps.
 
     Args:
         predictions: All predictions.
         folder: Where to write.
 
     Returns:
-        For hits, misses and false alarms the pictures in order, each with ``path``, ``score``, ``is_anomalous``, and
-        the names of the files ``picture`` and, of models that make maps, ``overlay``.
+        For hits, misses and false alarms the images in order, each with ``path``, ``score``, ``is_anomalous``, and
+        the names of the files ``image`` and, of models that make maps, ``overlay``.
     """
     defective = sorted((one for one in predictions if one.is_defective), key=lambda one: one.score)
     good = sorted((one for one in predictions if not one.is_defective), key=lambda one: one.score)
@@ -214,17 +214,17 @@ def write_pictures(predictions: list[Prediction], folder: Path) -> dict[str, lis
                 coloured = heat_map(stretched.astype(np.float32), (size[0], size[1]))
                 parts["overlay"] = overlay(parts["picture"], coloured)
             names = {part: f"{kind.replace(' ', '_')}_{number}_{part}.jpg" for part in parts}
-            for part, picture in parts.items():
-                files.write_bytes(folder / names[part], _as_jpeg(picture), durable=False)
+            for part, image in parts.items():
+                files.write_bytes(folder / names[part], _as_jpeg(image), durable=False)
             written[kind].append({"path": one.path, "score": one.score, "is_anomalous": one.is_anomalous, **names})
     return written
 
 
-def _read(path: str, size: tuple[int, int]) -> Picture:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
+def _read(path: str, size: tuple[int, int]) -> ImageArray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _as_jpeg(picture: Picture) -> bytes:
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+def _as_jpeg(image: ImageArray) -> bytes:
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return encoded.tobytes()

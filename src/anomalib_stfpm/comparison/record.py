@@ -6,10 +6,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from anomalib_stfpm.comparison.predictions import METRICS
+from anomalib_stfpm.comparison.run import FLOAT, INT8
 from anomalib_stfpm.reproduction.report import mean_and_spread
-
-from .predictions import METRICS
-from .run import FLOAT, INT8
 
 Row = dict[str, Any]
 
@@ -44,7 +43,7 @@ class CategoryResults:
         category: Its name.
         runs: Runs that have been tried.
         timing: Timings of all exported models, made in turns.
-        problem: Why its pictures cannot be used, if they cannot.
+        problem: Why its images cannot be used, if they cannot.
     """
 
     category: str
@@ -156,7 +155,7 @@ def verdict(rows: Sequence[Row]) -> str:
     Example:
         >>> measured = {"image_AUROC": 0.9, "image_AUROC_std": None, "AUPRO": None, "seeds": [0]}
         >>> verdict([{"model": "PaDiM", "f32_median_ms": 20.0, **measured}])
-        'PaDiM is the most accurate: an image AUROC of 0.900. Deploy PaDiM, which takes 20.0 ms a picture...
+        'PaDiM is the most accurate: an image AUROC of 0.900. Deploy PaDiM, which takes 20.0 ms an image...
     """
     judged = [row for row in rows if row["image_AUROC"] is not None]
     if not judged:
@@ -177,7 +176,7 @@ def verdict(rows: Sequence[Row]) -> str:
         names = _list([row["model"] for row in others])
         said.append(f"{within}, {names} {'is' if len(others) == 1 else 'are'} as accurate.")
     fastest = min((row for row in judged if row.get("f32_median_ms")), key=lambda row: row["f32_median_ms"])
-    said.append(f"Deploy {chosen['model']}, which takes {chosen['f32_median_ms']:.1f} ms a picture in float32")
+    said.append(f"Deploy {chosen['model']}, which takes {chosen['f32_median_ms']:.1f} ms an image in float32")
     if fastest is chosen:
         said[-1] += ", the least of all."
     else:

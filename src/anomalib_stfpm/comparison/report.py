@@ -6,17 +6,16 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from anomalib_stfpm import finite_json
+from anomalib_stfpm.comparison.page import page
+from anomalib_stfpm.comparison.record import Row
+from anomalib_stfpm.comparison.table import markdown_table
+from anomalib_stfpm.results import finite_json
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.results import harmless
 
-from .page import page
-from .record import Row
-from .table import markdown_table
-
 JSON_FILE, CSV_FILE, MARKDOWN_FILE, PAGE_FILE = (f"comparison.{suffix}" for suffix in ("json", "csv", "md", "html"))
 
-_DETAILS = {"scores", "curves", "pictures"}
+_DETAILS = {"scores", "curves", "images"}
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
@@ -36,7 +35,7 @@ def write(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _without_details(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what is in the runs' own results: what they say of every picture."""
+    """Leave out what is in the runs' own results: what they say of every image."""
     categories = {
         name: {**of_category, "runs": [_without(run, _DETAILS) for run in of_category["runs"]]}
         for name, of_category in record["categories"].items()

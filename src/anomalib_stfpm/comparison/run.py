@@ -16,8 +16,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import nncf
-import openvino
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode
@@ -26,22 +24,20 @@ from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import seed_everything
 
-from anomalib_stfpm import environment, finite_json, teacher_weights
-from anomalib_stfpm.export import StfpmExport
-from anomalib_stfpm.openvino import PicturesOf, measure_agreement
-from anomalib_stfpm.openvino.prediction import before_clamping, predicted
+from anomalib_stfpm.backbone import teacher_weights
+from anomalib_stfpm.comparison import predictions
+from anomalib_stfpm.comparison.conditions import Conditions
+from anomalib_stfpm.comparison.contestant import Contestant, made_datamodule
+from anomalib_stfpm.comparison.pretrained import pretrained
+from anomalib_stfpm.openvino.export import StfpmExport
+from anomalib_stfpm.results import environment, finite_json
 from anomalib_stfpm_deploy import files, machine
 
-from . import predictions
-from .conditions import Conditions
-from .contestant import Contestant, made_datamodule
-from .pretrained import pretrained
-
 JOB_FILE, RESULT_FILE = "job.json", "result.json"
-PICTURES = "pictures"
+IMAGES = "images"
 FLOAT, INT8 = "float", "int8"
 
-_COMPARED = 50  # pictures of the exported model and of torch
+_COMPARED = 50  # images of the exported model and of torch
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class Job:
         contestant: The model.
         conditions: What is the same for all models.
         data: ``class_path`` and ``init_args`` of the datamodule.
-        seed: Seed of the model, the held-out pictures and the order of the others.
+        seed: Seed of the model, the held-out images and the order of the others.
         exports: Whether the trained model is exported.
     """
 
@@ -120,7 +116,7 @@ def run(job: Job, folder: Path) -> None:
         "threshold": float(processor.image_threshold) if processor is not None else None,
         "scores": [{"path": one.path, "is_defective": one.is_defective, "score": one.score} for one in evaluator.all],
         "curves": predictions.curves(evaluator.all),
-        "pictures": predictions.write_pictures(evaluator.all, folder / PICTURES),
+        "images": predictions.write_images(evaluator.all, folder / IMAGES),
         "notes": predictions.notes(evaluator.all),
         "problems": [],
         "exported": {},
@@ -133,7 +129,7 @@ def run(job: Job, folder: Path) -> None:
 
 
 def datamodule_of(job: Job) -> AnomalibDataModule:
-    """Make a job's datamodule, which holds out normal training pictures for validation.
+    """Make a job's datamodule, which holds out normal training images for validation.
 
     Args:
         job: The job.
@@ -184,30 +180,35 @@ def _export_float(
     conditions: Conditions,
     folder: Path,
 ) -> dict[str, Any]:
+    import openvino  # only exports need it
+
+    from anomalib_stfpm.openvino import ImagesOf
+    from anomalib_stfpm.openvino.prediction import predict, without_clamping
+
     # Of a fixed batch size, for graphs that take no other than they were exported with.
     options: Any = (
         {} if isinstance(model, StfpmExport) else {"onnx_kwargs": {"dynamic_shapes": None, "opset_version": 18}}
     )
     path = model.to_openvino(folder / FLOAT, input_size=conditions.input_size, **options)
     exported = openvino.Core().read_model(path)
-    pictures = PicturesOf(datamodule, _transform(model), exported)
+    images = ImagesOf(datamodule, _transform(model), exported)
     processor = model.post_processor
     is_clamped = processor is not None and bool(processor.image_max > processor.image_min)
-    graph = before_clamping(exported) if is_clamped else exported
+    graph = without_clamping(exported) if is_clamped else exported
     compiled = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     differences = []
-    for held_out in islice(pictures.test(), _COMPARED):
-        there: Any = predicted(compiled, held_out)
+    for held_out in islice(images.test(), _COMPARED):
+        there: Any = predict(compiled, held_out)
         with torch.inference_mode():
-            picture = torch.from_numpy(held_out.picture)
-            here = _unclamped_score(model, picture) if is_clamped else model(picture).pred_score
+            image = torch.from_numpy(held_out.image)
+            here = _unclamped_score(model, image) if is_clamped else model(image).pred_score
         differences.append(float((here - there.pred_score).abs().max() / here.abs().max().clamp_min(1)))
     return {**_files(path, folder), "score_difference": max(differences)}
 
 
-def _unclamped_score(model: Any, picture: torch.Tensor) -> torch.Tensor:  # noqa: ANN401  # see above
+def _unclamped_score(model: Any, image: torch.Tensor) -> torch.Tensor:  # noqa: ANN401  # see above
     """Normalise a score as the exported model does, but not to 0 to 1, where all that lies beyond would agree."""
-    score = model.model(picture if model.pre_processor is None else model.pre_processor(picture)).pred_score
+    score = model.model(image if model.pre_processor is None else model.pre_processor(image)).pred_score
     processor = model.post_processor
     normalised: torch.Tensor = (score - processor.image_threshold) / (processor.image_max - processor.image_min) + 0.5
     return normalised
@@ -223,15 +224,20 @@ def _export_int8(
         path = model.to_openvino(folder / INT8, compression_type=CompressionType.INT8_PTQ, datamodule=datamodule)
         agreement = json.loads(path.with_suffix(".agreement.json").read_text(encoding="utf-8"))
     else:
-        # What anomalib's INT8_PTQ does, but for pictures of another size than the model's, which it fails on.
+        import nncf
+        import openvino
+
+        from anomalib_stfpm.openvino import ImagesOf, measure_agreement
+
+        # What anomalib's INT8_PTQ does, but for images of another size than the model's, which it fails on.
         float_model = openvino.Core().read_model(in_float)
-        pictures = PicturesOf(datamodule, _transform(model), float_model)
-        calibration = pictures.calibration()
+        images = ImagesOf(datamodule, _transform(model), float_model)
+        calibration = images.calibration()
         quantized = nncf.quantize(float_model.clone(), nncf.Dataset(calibration), subset_size=len(calibration))
         path = folder / INT8 / in_float.relative_to(folder / FLOAT)
         path.parent.mkdir(parents=True, exist_ok=True)
         openvino.save_model(quantized, path, compress_to_fp16=False)
-        agreement = measure_agreement(float_model, quantized, pictures.test()).as_dict()
+        agreement = measure_agreement(float_model, quantized, images.test()).as_dict()
     return {**_files(path, folder), "agreement": agreement}
 
 

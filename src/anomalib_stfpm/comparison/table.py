@@ -1,9 +1,8 @@
 """The table of a comparison, for people to read."""
 
+from anomalib_stfpm.comparison.predictions import METRICS
+from anomalib_stfpm.comparison.record import FORMATS, Row
 from anomalib_stfpm.reproduction.report import as_cell, with_spread
-
-from .predictions import METRICS
-from .record import FORMATS, Row
 
 COLUMNS = {
     "model": "model",
@@ -14,7 +13,7 @@ COLUMNS = {
     "size": "size, MB",
     **{label: f"{label}, ms" for label in FORMATS},
     "p95": "f32 p95, ms",
-    "throughput": "f32, pictures/s",
+    "throughput": "f32, images/s",
     "int8_change": "AUROC in int8",
     "agreement": "differs from torch",
 }

@@ -1,9 +1,8 @@
-"""Datamodules: a demo category that needs no download, and pictures of your own in MVTec AD's layout."""
+"""Datamodules: a demo category that needs no download, and images of your own in MVTec AD's layout."""
 
+from anomalib_stfpm.data.mvtec_layout import MVTecLayout
+from anomalib_stfpm.data.texture_demo import TextureDemo
 from anomalib_stfpm.registry import register_datamodule
-
-from .mvtec_layout import MVTecLayout
-from .texture_demo import TextureDemo
 
 __all__ = ["MVTecLayout", "TextureDemo"]
 

@@ -1,4 +1,4 @@
-"""Your own pictures in MVTec AD's layout, whatever their format, with or without masks."""
+"""Your own images in MVTec AD's layout, whatever their format, with or without masks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,30 +12,30 @@ from anomalib_stfpm import argument_checks
 
 
 class MVTecLayout(Folder):
-    """A category in MVTec AD's layout, of pictures in any format, with or without masks.
+    """A category in MVTec AD's layout, of images in any format, with or without masks.
 
-    anomalib's ``MVTecAD`` reads ``.png`` pictures only and insists on masks; its ``Folder`` wants each folder named.
+    anomalib's ``MVTecAD`` reads ``.png`` images only and insists on masks; its ``Folder`` wants each folder named.
     This is ``Folder`` with the folders filled in: ``train/good``, ``test/good``, every other folder in ``test`` and, if
-    there is one, ``ground_truth`` with a mask for each defective picture. As with ``MVTecAD``, the test pictures
+    there is one, ``ground_truth`` with a mask for each defective image. As with ``MVTecAD``, the test images
     validate too, unless ``val_split_mode`` says otherwise.
 
     Args:
         root: Folder that holds the category's folder.
         category: Name of the category's folder.
         num_workers: Number of worker processes.
-        val_split_mode: Where validation pictures come from, see ``Folder``.
+        val_split_mode: Where validation images come from, see ``Folder``.
         kwargs: Further arguments of anomalib's ``Folder``.
 
     Raises:
-        FileNotFoundError: If a folder that the layout needs is missing or holds no pictures.
-        ValueError: If ``root`` or ``category`` is no path, or some defective pictures have no mask.
+        FileNotFoundError: If a folder that the layout needs is missing or holds no images.
+        ValueError: If ``root`` or ``category`` is no path, or some defective images have no mask.
 
     Example:
         >>> from tempfile import TemporaryDirectory
         >>> from anomalib_stfpm.data import MVTecLayout
         >>> from anomalib_stfpm.data.texture_demo import write_category
         >>> with TemporaryDirectory() as folder:
-        ...     pictures = write_category(Path(folder), "brick")
+        ...     images = write_category(Path(folder), "brick")
         ...     datamodule = MVTecLayout(root=folder, category="brick")
         ...     datamodule.setup()
         >>> len(datamodule.train_data), len(datamodule.test_data)
@@ -62,21 +62,21 @@ class MVTecLayout(Folder):
         has_masks = (folder / "ground_truth").is_dir()
         extensions = kwargs.get("extensions") or IMG_EXTENSIONS
         parts = ["train/good", *(["test/good"] if has_good else []), *(f"test/{defect}" for defect in defects)]
-        pictures = {part: _number_of_pictures(folder / part, extensions) for part in parts}
-        for part, number in pictures.items():
+        images = {part: _number_of_images(folder / part, extensions) for part in parts}
+        for part, number in images.items():
             if not number:
-                msg = f"'{folder / part}' holds no pictures: their names end in {', '.join(extensions)}."
+                msg = f"'{folder / part}' holds no images: their names end in {', '.join(extensions)}."
                 raise FileNotFoundError(msg)
         if not has_good and not defects:
-            msg = f"'{folder / 'test'}' holds no folder of pictures to test with, such as 'good'."
+            msg = f"'{folder / 'test'}' holds no folder of images to test with, such as 'good'."
             raise FileNotFoundError(msg)
         for defect in defects if has_masks else []:
-            number = pictures[f"test/{defect}"]
-            masks = _number_of_pictures(folder / "ground_truth" / defect, extensions)
+            number = images[f"test/{defect}"]
+            masks = _number_of_images(folder / "ground_truth" / defect, extensions)
             if masks != number:
                 msg = (
-                    f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {number} pictures: give "
-                    "every picture of a defect its mask, or leave the folder 'ground_truth' out."
+                    f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {number} images: give "
+                    "every image of a defect its mask, or leave the folder 'ground_truth' out."
                 )
                 raise ValueError(msg)
         super().__init__(
@@ -93,6 +93,6 @@ class MVTecLayout(Folder):
         self.category = category
 
 
-def _number_of_pictures(folder: Path, extensions: Sequence[str]) -> int:
+def _number_of_images(folder: Path, extensions: Sequence[str]) -> int:
     lower = {extension.lower() for extension in extensions}
     return sum(path.suffix.lower() in lower and not path.is_dir() for path in folder.rglob("*"))

@@ -15,37 +15,36 @@ from skimage import data as photographs
 from skimage.util import img_as_float, img_as_ubyte
 
 from anomalib_stfpm import argument_checks
+from anomalib_stfpm.data.defects import DEFECTS, GreyImage
 from anomalib_stfpm_deploy import files
-
-from .defects import DEFECTS, Picture
 
 CATEGORIES = ("brick", "grass", "gravel")
 
 _CROP_SIZE = 160
-_TRAIN_COLUMNS = 320  # the rest of a photograph is for test pictures: no training pixel is tested on
+_TRAIN_COLUMNS = 320  # the rest of a photograph is for test images: no training pixel is tested on
 _SEED = 2021
-_VERSION = 1  # of the pictures: whoever changes how they are drawn counts it up
+_VERSION = 1  # of the images: whoever changes how they are drawn counts it up
 _TRAIN_GOOD, _TEST_GOOD, _TEST_OF_EACH_DEFECT = 60, 20, 8
 _README = """\
 Demo category '{category}' of anomalib-stfpm, version {version}.
 
-The pictures are crops of the photograph 'skimage.data.{category}' that scikit-image carries, of which it says where it
+The images are crops of the photograph 'skimage.data.{category}' that scikit-image carries, of which it says where it
 comes from and that it is under the Creative Commons CC0 licence (https://creativecommons.org/publicdomain/zero/1.0/).
-Training and test pictures are from different parts of it. The defects are synthetic.
+Training and test images are from different parts of it. The defects are synthetic.
 """
 
 
 class TextureDemo(MVTecAD):
     """Photographs of a texture, with synthetic defects and their masks, in MVTec AD's layout.
 
-    The first use writes the category to ``root``, all of it or nothing; later uses read it. It has 60 good pictures to
+    The first use writes the category to ``root``, all of it or nothing; later uses read it. It has 60 good images to
     train with, and to test 20 good ones and 8 of each kind of defect: blob, missing texture, scratch, stain. All are
     160 x 160 and drawn from a fixed seed. The photographs are those of scikit-image, under the CC0 licence.
 
     Args:
         root: Folder to hold the category. ``None`` takes a folder in the user's cache.
         category: ``"brick"``, ``"grass"`` or ``"gravel"``.
-        num_workers: Number of worker processes. The pictures are too small for any to pay off.
+        num_workers: Number of worker processes. The images are too small for any to pay off.
         kwargs: Further arguments of anomalib's ``MVTecAD``.
 
     Raises:
@@ -83,20 +82,13 @@ class TextureDemo(MVTecAD):
 def write_category(root: Path, category: str) -> Path:
     """Write a demo category in MVTec AD's layout, unless it is there. It appears whole or not at all.
 
-    Args:
-        root: Folder to hold the category's folder.
-        category: One of ``CATEGORIES``.
-
-    Returns:
-        The category's folder.
-
     Raises:
         OSError: If it cannot be written.
         ValueError: If a folder of that name is there that is not this demo category.
     """
     folder = root / category
     if not folder.exists():
-        with files.naming(folder):
+        with files.path_in_errors(folder):
             _write(folder, category)
     readme = folder / "readme.txt"
     if not readme.is_file() or readme.read_text(encoding="utf-8") != _readme(category):
@@ -121,7 +113,7 @@ def _write(folder: Path, category: str) -> None:
 
 
 def _draw(folder: Path, category: str) -> None:
-    photograph: Picture = img_as_float(getattr(photographs, category)())
+    photograph: GreyImage = img_as_float(getattr(photographs, category)())
     train_part, test_part = photograph[:, :_TRAIN_COLUMNS], photograph[:, _TRAIN_COLUMNS:]
     generator = np.random.default_rng([_SEED, CATEGORIES.index(category)])
     for index in range(_TRAIN_GOOD):
@@ -130,8 +122,8 @@ def _draw(folder: Path, category: str) -> None:
         _save(_crop(test_part, generator), folder / "test" / "good" / f"{index:03}.png")
     for kind, draw_defect in DEFECTS.items():
         for index in range(_TEST_OF_EACH_DEFECT):
-            picture, mask = draw_defect(_crop(test_part, generator), generator)
-            _save(picture, folder / "test" / kind / f"{index:03}.png")
+            image, mask = draw_defect(_crop(test_part, generator), generator)
+            _save(image, folder / "test" / kind / f"{index:03}.png")
             _save(mask.astype(float), folder / "ground_truth" / kind / f"{index:03}_mask.png")
     (folder / "readme.txt").write_text(_readme(category), encoding="utf-8")
 
@@ -140,11 +132,11 @@ def _readme(category: str) -> str:
     return _README.format(category=category, version=_VERSION)
 
 
-def _crop(part: Picture, generator: np.random.Generator) -> Picture:
+def _crop(part: GreyImage, generator: np.random.Generator) -> GreyImage:
     row, column = (int(generator.integers(0, length - _CROP_SIZE + 1)) for length in part.shape)
     return part[row : row + _CROP_SIZE, column : column + _CROP_SIZE]
 
 
-def _save(picture: npt.NDArray[np.float64], path: Path) -> None:
+def _save(image: npt.NDArray[np.float64], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(img_as_ubyte(picture)).save(path)
+    Image.fromarray(img_as_ubyte(image)).save(path)

@@ -1,4 +1,4 @@
-"""How far a quantized model agrees with the one in floating point, on pictures that neither was made from."""
+"""Agreement of a quantized model with the floating-point model on held-out images."""
 
 import logging
 from collections.abc import Iterable
@@ -11,32 +11,31 @@ from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO
 from torchmetrics.functional.classification import binary_auroc
 
-from .pictures import HeldOut
-from .prediction import before_clamping, predicted
-from .signal_stack import signal_stack_kept
+from anomalib_stfpm.openvino.calibration_images import HeldOut
+from anomalib_stfpm.openvino.prediction import predict, without_clamping
+from anomalib_stfpm.openvino.signal_stack import signal_stack_kept
 
 logger = logging.getLogger(__name__)
 
 SMALLEST_CORRELATION = 0.999
-"""Pearson correlation of the image scores below which a quantized model does not keep its word."""
+"""Bound of the Pearson correlation of the image scores."""
 
 LARGEST_DROP = {"image_AUROC": 0.003, "pixel_AUROC": 0.003, "AUPRO": 0.005}
-"""By how much a metric may fall."""
+"""Bounds of the drop of each metric."""
 
 _IN_32_BITS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of a quantized model with the one in floating point.
+    """Agreement of a quantized model with the floating-point model.
 
     Args:
-        pictures: Number of pictures compared.
-        score_correlation: Pearson correlation of the scores, before the post-processor clamps them.
-        map_correlation: Pearson correlation of all pixels of the maps, before the post-processor clamps them; ``None``
-            of models that make none.
-        float_metrics: Metrics of the model in floating point; those that labels and masks do not allow are left out.
-        quantized_metrics: Metrics of the quantized model.
+        images: Number of images compared.
+        score_correlation: Pearson correlation of the scores, before they are clamped.
+        map_correlation: Pearson correlation of all pixels of the maps, before they are clamped; ``None`` without maps.
+        float_metrics: Metrics of the floating-point model, as far as labels and masks allow.
+        quantized_metrics: The same metrics of the quantized model.
 
     Example:
         >>> agreement = Agreement(10, 0.98, 0.99, {"image_AUROC": 0.95}, {"image_AUROC": 0.95})
@@ -44,18 +43,14 @@ class Agreement:
         ['its scores correlate at 0.9800 (bound 0.999)']
     """
 
-    pictures: int
+    images: int
     score_correlation: float
     map_correlation: float | None
     float_metrics: dict[str, float]
     quantized_metrics: dict[str, float]
 
     def shortcomings(self) -> list[str]:
-        """Say where the agreement is below its bounds.
-
-        Returns:
-            A clause for each bound that is not kept.
-        """
+        """Describe each bound that is not met, in words."""
         found = []
         if not self.score_correlation >= SMALLEST_CORRELATION:
             found.append(f"its scores correlate at {self.score_correlation:.4f} (bound {SMALLEST_CORRELATION})")
@@ -66,72 +61,65 @@ class Agreement:
         return found
 
     def log(self) -> None:
-        """Say how far the models agree, as a warning where that is below a bound."""
+        """Log the agreement, as a warning if a bound is not met."""
         shortcomings = self.shortcomings()
         if shortcomings:
             logger.warning(
-                "The INT8 model does not keep its word on %d held-out pictures: %s. Use the model in floating point, "
-                "or calibrate with more normal pictures.",
-                self.pictures,
+                "The INT8 model disagrees with the floating-point model on %d held-out images: %s. Use the "
+                "floating-point model, or calibrate with more normal images.",
+                self.images,
                 "; ".join(shortcomings),
             )
         else:
             logger.info(
-                "INT8 and floating point agree on %d held-out pictures: scores correlate at %.5f, maps at %s.",
-                self.pictures,
+                "INT8 and floating point agree on %d held-out images: scores correlate at %.5f, maps at %s.",
+                self.images,
                 self.score_correlation,
                 "-" if self.map_correlation is None else f"{self.map_correlation:.5f}",
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """Make a record of it.
-
-        Returns:
-            All figures, the bounds, and what is below them.
-        """
+        """Return all figures, the bounds and the bounds that are not met, as plain values."""
         bounds = {"score_correlation": SMALLEST_CORRELATION, "largest_drop": LARGEST_DROP}
         return {**asdict(self), "bounds": bounds, "shortcomings": self.shortcomings()}
 
 
 @signal_stack_kept()
 def measure_agreement(
-    float_model: openvino.Model, quantized_model: openvino.Model, pictures: Iterable[HeldOut]
+    float_model: openvino.Model, quantized_model: openvino.Model, images: Iterable[HeldOut]
 ) -> Agreement:
-    """Compare a quantized model with the one in floating point.
+    """Compare a quantized model with the floating-point model.
 
     Args:
-        float_model: The model in floating point, with the outputs ``pred_score`` and ``anomaly_map``.
-        quantized_model: The quantized one.
-        pictures: Pictures that neither training nor calibration has seen.
-
-    Returns:
-        The agreement.
+        float_model: The floating-point model, with the output ``pred_score`` and, if it has maps, ``anomaly_map``.
+        quantized_model: The quantized model.
+        images: Images used neither for training nor for calibration.
 
     Raises:
-        ValueError: If there are fewer than two pictures.
+        ValueError: If there are fewer than two images.
 
     Example:
         >>> import numpy as np
         >>> from openvino import opset13
-        >>> picture = opset13.parameter([1, 3, 8, 8], np.float32)
-        >>> model = openvino.Model([opset13.reduce_max(picture, [1, 2, 3])], [picture])
+        >>> image = opset13.parameter([1, 3, 8, 8], np.float32)
+        >>> model = openvino.Model([opset13.reduce_max(image, [1, 2, 3])], [image])
         >>> model.output(0).set_names({"pred_score"})
-        >>> pictures = np.random.default_rng(0).random((3, 1, 3, 8, 8), dtype=np.float32)
-        >>> agreement = measure_agreement(model, model.clone(), [HeldOut(one, None, None) for one in pictures])
-        >>> agreement.pictures, round(agreement.score_correlation, 3)
+        >>> images = np.random.default_rng(0).random((3, 1, 3, 8, 8), dtype=np.float32)
+        >>> agreement = measure_agreement(model, model.clone(), [HeldOut(one, None, None) for one in images])
+        >>> agreement.images, round(agreement.score_correlation, 3)
         (3, 1.0)
     """
     compiled = [
-        openvino.compile_model(before_clamping(model), "CPU", _IN_32_BITS) for model in (float_model, quantized_model)
+        openvino.compile_model(without_clamping(model), "CPU", _IN_32_BITS) for model in (float_model, quantized_model)
     ]
-    pairs = [(predicted(compiled[0], held_out), predicted(compiled[1], held_out)) for held_out in pictures]
+    pairs = [(predict(compiled[0], held_out), predict(compiled[1], held_out)) for held_out in images]
     if len(pairs) < 2:
-        msg = f"INT8 needs at least 2 held-out pictures to be compared on: the datamodule has {len(pairs)}."
+        msg = f"INT8 needs at least 2 held-out images to compare models on: the datamodule has {len(pairs)}."
         raise ValueError(msg)
     before, after = ([pair[index] for pair in pairs] for index in range(2))
     has_maps = before[0].anomaly_map is not None
     return Agreement(
-        pictures=len(pairs),
+        images=len(pairs),
         score_correlation=_correlation(_all(before, "pred_score"), _all(after, "pred_score")),
         map_correlation=_correlation(_all(before, "anomaly_map"), _all(after, "anomaly_map")) if has_maps else None,
         float_metrics=_metrics(before),
@@ -164,6 +152,6 @@ def _metrics(batches: list[ImageBatch]) -> dict[str, float]:
 
 def _auroc(batches: list[ImageBatch], prediction: str, truth: str) -> float:
     values = _all(batches, prediction).flatten().double()
-    # Between 0 and 1, or torchmetrics would squash them there, and make all high ones equal.
+    # torchmetrics applies a sigmoid to values outside 0 to 1, which makes all high values equal.
     values = (values - values.min()) / (values.max() - values.min()).clamp_min(torch.finfo(values.dtype).tiny)
     return float(binary_auroc(values, _all(batches, truth).flatten().int()))

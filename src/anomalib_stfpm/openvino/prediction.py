@@ -1,4 +1,4 @@
-"""What an exported model predicts, as anomalib's metrics take it."""
+"""Predictions of an exported model."""
 
 from typing import Any
 
@@ -6,23 +6,15 @@ import openvino
 import torch
 from anomalib.data import ImageBatch
 
-from .pictures import HeldOut
+from anomalib_stfpm.openvino.calibration_images import HeldOut
 
 
-def predicted(compiled: Any, held_out: HeldOut) -> ImageBatch:  # noqa: ANN401  # openvino's or NNCF's compiled model
-    """Predict a picture.
-
-    Args:
-        compiled: The model.
-        held_out: The picture.
-
-    Returns:
-        A batch of one picture.
-    """
-    outputs = {output.any_name: torch.from_numpy(value) for output, value in compiled(held_out.picture).items()}
+def predict(compiled: Any, held_out: HeldOut) -> ImageBatch:  # noqa: ANN401  # a model compiled by OpenVINO or NNCF
+    """Predict one image, as a batch that anomalib's metrics accept."""
+    outputs = {output.any_name: torch.from_numpy(value) for output, value in compiled(held_out.image).items()}
     label, mask = held_out.label, held_out.mask
     return ImageBatch(
-        image=torch.from_numpy(held_out.picture),
+        image=torch.from_numpy(held_out.image),
         pred_score=outputs["pred_score"].flatten(),
         pred_label=outputs["pred_label"].flatten() if "pred_label" in outputs else None,
         anomaly_map=outputs.get("anomaly_map"),
@@ -32,16 +24,11 @@ def predicted(compiled: Any, held_out: HeldOut) -> ImageBatch:  # noqa: ANN401  
     )
 
 
-def before_clamping(model: openvino.Model) -> openvino.Model:
-    """Let a model give score and map as they are before the post-processor clamps them to 0 to 1.
+def without_clamping(model: openvino.Model) -> openvino.Model:
+    """Copy a model so that its score and map are not clamped to the range from 0 to 1.
 
-    Clamped, all that is far from the threshold is equal, and neither correlates nor ranks.
-
-    Args:
-        model: The model, which stays as it is.
-
-    Returns:
-        A model with the outputs ``pred_score`` and, if the model makes maps, ``anomaly_map``.
+    Clamped values far from the threshold are all equal, so they neither correlate nor rank. The copy has the outputs
+    ``pred_score`` and, if the model has one, ``anomaly_map``.
     """
     raw = model.clone()
     kept = set()

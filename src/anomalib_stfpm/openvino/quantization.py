@@ -1,15 +1,15 @@
-"""Quantization of the networks to 8 bits, with all that 8 bits are too coarse for left in floating point.
+"""Quantization of teacher and student to 8 bits; what needs more precision stays in floating point.
 
-What a student learns is to differ little from its teacher, and the map is a product of squares of that little: errors
-that a classifier would not notice drown it. Left in floating point are
+A student differs little from its teacher on normal images, and the anomaly map is a product of squares of that
+difference: errors that a classifier tolerates hide it. These operations stay in floating point:
 
 - distance, map, score and thresholds;
-- depthwise convolutions, whose channels differ too much in range to share one;
-- convolutions of features that no activation bounds, as in the linear bottlenecks of mobile networks;
-- the convolution of the picture where a depthwise one follows.
+- depthwise convolutions, whose channels have too different ranges;
+- convolutions of features without an activation, as in the linear bottlenecks of mobile networks;
+- the first convolution, if a depthwise one follows.
 
-Ranges are those of all that calibration has seen, not of nearly all, and of ``quantize`` a quarter wider: defects lie
-beyond what normal pictures show, and cut off they would score too little.
+Ranges include all calibration features, not only most. ``quantize`` widens them by a quarter: defects exceed what
+normal images show, and would score too low if cut off.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,44 +21,47 @@ import openvino
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from torchmetrics import Metric
 
-from .pictures import HeldOut, Picture
-from .prediction import predicted
-from .signal_stack import signal_stack_kept
+from anomalib_stfpm.openvino.calibration_images import HeldOut, ImageArray
+from anomalib_stfpm.openvino.prediction import predict
+from anomalib_stfpm.openvino.signal_stack import signal_stack_kept
 
 WIDER = 1.25
-"""By how much the ranges of features are widened. Less cuts off more of the defects, more makes all steps coarser."""
+"""Factor of the ranges of features. A smaller one cuts off more of the defects, a larger one makes steps coarser."""
 
 _CONVOLUTIONS = {"Convolution", "GroupConvolution"}
 _NO_OPERATIONS = {"Constant", "Parameter", "Result"}
 _ACTIVATIONS = {"Clamp", "Elu", "Gelu", "HSigmoid", "HSwish", "PRelu", "Relu", "Sigmoid", "Swish"}
 _POOLING = {"AvgPool", "MaxPool", "Pad"}
+_FULL_RANGES = nncf.AdvancedQuantizationParameters(
+    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+)
 
 
 @signal_stack_kept()
-def quantize(model: openvino.Model, pictures: Sequence[Picture]) -> openvino.Model:
-    """Quantize teacher and student of an exported model.
+def quantize(model: openvino.Model, images: Sequence[ImageArray]) -> openvino.Model:
+    """Quantize teacher and student of an exported model to 8 bits.
 
     Args:
-        model: The model, in floating point.
-        pictures: Normal pictures, each of shape ``(1, 3, H, W)``, that the ranges of the features are taken from.
+        model: The floating-point model.
+        images: Normal images of shape ``(1, 3, H, W)`` to calibrate with.
 
     Returns:
-        A model of the same inputs and outputs.
+        A model with the same inputs and outputs.
 
     Example:
         >>> from contextlib import redirect_stdout
         >>> from openvino import opset13
-        >>> picture = opset13.parameter([1, 3, 8, 8], np.float32)
+        >>> image = opset13.parameter([1, 3, 8, 8], np.float32)
         >>> weights = np.full((4, 3, 1, 1), 0.5, np.float32)
-        >>> features = opset13.convolution(picture, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-        >>> model = openvino.Model([features], [picture])
+        >>> features = opset13.convolution(image, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+        >>> model = openvino.Model([features], [image])
         >>> with redirect_stdout(None):  # NNCF shows its progress
         ...     quantized = quantize(model, [np.ones((1, 3, 8, 8), np.float32)])
         >>> "FakeQuantize" in {operation.get_type_name() for operation in quantized.get_ops()}
         True
     """
     quantized: openvino.Model = nncf.quantize(
-        model, nncf.Dataset(pictures), advanced_parameters=_all_that_was_seen(), **_options(model, pictures)
+        model, nncf.Dataset(images), advanced_parameters=_FULL_RANGES, **_options(model, images)
     )
     _widen_ranges(quantized)
     return quantized
@@ -67,31 +70,31 @@ def quantize(model: openvino.Model, pictures: Sequence[Picture]) -> openvino.Mod
 @signal_stack_kept()
 def quantize_with_accuracy_control(
     model: openvino.Model,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageArray],
     validation: Sequence[HeldOut],
     metric: Metric,
     max_drop: float,
 ) -> openvino.Model:
-    """Quantize as much of teacher and student as leaves a metric where it is.
+    """Quantize as much of teacher and student as a metric allows.
 
     Args:
-        model: The model, in floating point.
-        pictures: Normal pictures, each of shape ``(1, 3, H, W)``, that the ranges of the features are taken from.
-        validation: Pictures to measure the metric on.
+        model: The floating-point model.
+        images: Normal images of shape ``(1, 3, H, W)`` to calibrate with.
+        validation: Images to measure the metric on.
         metric: A metric of anomalib; higher is better.
-        max_drop: How much less the metric may become.
+        max_drop: Largest allowed drop of the metric.
 
     Returns:
-        A model of the same inputs and outputs.
+        A model with the same inputs and outputs.
 
     Example:
         >>> from contextlib import redirect_stdout
         >>> from anomalib.metrics import AUROC
         >>> from openvino import opset13
-        >>> picture = opset13.parameter([1, 3, 8, 8], np.float32)
+        >>> image = opset13.parameter([1, 3, 8, 8], np.float32)
         >>> weights = np.full((4, 3, 1, 1), 0.5, np.float32)
-        >>> features = opset13.convolution(picture, weights, [1, 1], [0, 0], [0, 0], [1, 1])
-        >>> model = openvino.Model([opset13.reduce_max(features, [1, 2, 3])], [picture])
+        >>> features = opset13.convolution(image, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+        >>> model = openvino.Model([opset13.reduce_max(features, [1, 2, 3])], [image])
         >>> model.output(0).set_names({"pred_score"})
         >>> good, bad = (np.full((1, 3, 8, 8), value, np.float32) for value in (0.1, 0.9))
         >>> validation = [HeldOut(good, label=False, mask=None), HeldOut(bad, label=True, mask=None)]
@@ -106,74 +109,67 @@ def quantize_with_accuracy_control(
     def measure(candidate: Any, held_out: Iterable[HeldOut]) -> float:  # noqa: ANN401  # a compiled model
         metric.reset()
         for one in held_out:
-            metric.update(predicted(candidate, one))
+            metric.update(predict(candidate, one))
         return float(metric.compute())
 
     quantized: openvino.Model = nncf.quantize_with_accuracy_control(
         model,
-        nncf.Dataset(pictures),
+        nncf.Dataset(images),
         nncf.Dataset(validation),
         measure,
         max_drop=max_drop,
-        advanced_quantization_parameters=_all_that_was_seen(),
-        **_options(model, pictures),
+        advanced_quantization_parameters=_FULL_RANGES,
+        **_options(model, images),
     )
     return quantized
 
 
 def compress_weights(model: openvino.Model) -> openvino.Model:
-    """Store the networks' weights in 8 bits, to compute with in floating point.
+    """Store the networks' weights in 8 bits, but compute in floating point.
 
     Args:
-        model: The model, in floating point.
+        model: The floating-point model.
 
     Returns:
-        A model of the same inputs and outputs.
+        A model with the same inputs and outputs.
 
     Example:
         >>> from contextlib import redirect_stdout
         >>> from openvino import opset13
-        >>> picture = opset13.parameter([1, 3, 8, 8], np.float32)
+        >>> image = opset13.parameter([1, 3, 8, 8], np.float32)
         >>> weights = np.full((4, 3, 1, 1), 0.5, np.float32)
-        >>> features = opset13.convolution(picture, weights, [1, 1], [0, 0], [0, 0], [1, 1])
+        >>> features = opset13.convolution(image, weights, [1, 1], [0, 0], [0, 0], [1, 1])
         >>> with redirect_stdout(None):  # NNCF shows its progress
-        ...     compressed = compress_weights(openvino.Model([features], [picture]))
+        ...     compressed = compress_weights(openvino.Model([features], [image]))
         >>> {operation.get_element_type().to_string() for operation in compressed.get_ops()} >= {"u8"}
         True
     """
-    behind = nncf.IgnoredScope(names=_behind_the_networks(model.get_ordered_ops()))
-    compressed: openvino.Model = nncf.compress_weights(model, ignored_scope=behind)
+    head = nncf.IgnoredScope(names=_head(model.get_ordered_ops()))
+    compressed: openvino.Model = nncf.compress_weights(model, ignored_scope=head)
     return compressed
 
 
-def left_in_floating_point(model: openvino.Model) -> nncf.IgnoredScope:
-    """Find what is not to be quantized in an exported model.
-
-    Args:
-        model: The model.
-
-    Returns:
-        All operations from which no convolution is reached any more, and the convolutions that 8 bits are too coarse
-        for.
-    """
+def floating_point_operations(model: openvino.Model) -> nncf.IgnoredScope:
+    """Find the operations of an exported model that must not be quantized."""
     operations = model.get_ordered_ops()
-    behind = _behind_the_networks(operations)
-    coarse = [name for name in map(_name, filter(_is_too_coarse, operations)) if name not in behind]
-    return nncf.IgnoredScope(names=[*behind, *coarse])
+    head = _head(operations)
+    sensitive = [name for name in map(_name, filter(_needs_floating_point, operations)) if name not in head]
+    return nncf.IgnoredScope(names=[*head, *sensitive])
 
 
-def _behind_the_networks(operations: list[openvino.Node]) -> list[str]:
-    before: set[str] = set()
+def _head(operations: list[openvino.Node]) -> list[str]:
+    """Operations behind the networks: no convolution uses what they compute."""
+    networks: set[str] = set()
     names = []
     for operation in reversed(operations):
-        if operation.get_type_name() in _CONVOLUTIONS or any(_name(node) in before for node in _targets(operation)):
-            before.add(_name(operation))
+        if operation.get_type_name() in _CONVOLUTIONS or any(_name(node) in networks for node in _targets(operation)):
+            networks.add(_name(operation))
         elif operation.get_type_name() not in _NO_OPERATIONS:
             names.append(_name(operation))
     return names
 
 
-def _is_too_coarse(operation: openvino.Node) -> bool:
+def _needs_floating_point(operation: openvino.Node) -> bool:
     kind: str = operation.get_type_name()
     if kind not in _CONVOLUTIONS | {"MatMul"}:
         return False
@@ -182,14 +178,14 @@ def _is_too_coarse(operation: openvino.Node) -> bool:
         source = source.input_value(0).get_node()
     if source.get_type_name() in _ACTIVATIONS:
         return kind == "GroupConvolution"
-    reads_picture = not _nearest_convolutions([source], _sources)
-    return not reads_picture or "GroupConvolution" in _nearest_convolutions(_targets(operation), _targets)
+    reads_image = not _nearest_convolutions([source], _sources)
+    return not reads_image or "GroupConvolution" in _nearest_convolutions(_targets(operation), _targets)
 
 
 def _nearest_convolutions(
     operations: list[openvino.Node], step: Callable[[openvino.Node], list[openvino.Node]]
 ) -> set[str]:
-    """Kinds of the first convolutions on all ways from some operations, up or down."""
+    """Types of the first convolutions on each path from some operations, upstream or downstream."""
     found, seen = set(), set()
     waiting = operations
     while waiting:
@@ -228,13 +224,9 @@ def _name(operation: openvino.Node) -> str:
     return name
 
 
-def _options(model: openvino.Model, pictures: Sequence[Picture]) -> dict[str, Any]:
+def _options(model: openvino.Model, images: Sequence[ImageArray]) -> dict[str, Any]:
     return {
         "preset": nncf.QuantizationPreset.MIXED,
-        "subset_size": len(pictures),
-        "ignored_scope": left_in_floating_point(model),
+        "subset_size": len(images),
+        "ignored_scope": floating_point_operations(model),
     }
-
-
-def _all_that_was_seen() -> nncf.AdvancedQuantizationParameters:
-    return nncf.AdvancedQuantizationParameters(activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX)

@@ -1,4 +1,4 @@
-"""The stack that signals are handled on stays what it was, whatever becomes of OpenVINO's."""
+"""Protection of Python's signal handling from OpenVINO."""
 
 import ctypes
 import sys
@@ -14,18 +14,10 @@ class _Stack(ctypes.Structure):
 
 @contextmanager
 def signal_stack_kept() -> Iterator[None]:
-    """Give this thread back the stack that it handles signals on.
+    """Restore the signal stack of this thread at the end of the block; on Linux only.
 
-    Each ``openvino.Core`` gives signals a stack of its own, and puts back at its end that of the one before, which may
-    have ended earlier, as those of NNCF do. The next signal, a Ctrl-C or the end of a worker process, would then crash
-    Python. Does nothing on systems other than Linux.
-
-    Yields:
-        Nothing.
-
-    Example:
-        >>> with signal_stack_kept():
-        ...     pass
+    Each ``openvino.Core`` sets its own signal stack, and restores the previous one when it is deleted. If that one was
+    of a core deleted before, as happens with NNCF, the next signal, such as Ctrl-C, would crash Python.
     """
     if sys.platform != "linux":
         yield

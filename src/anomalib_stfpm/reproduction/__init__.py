@@ -1,7 +1,7 @@
-"""The published results, reproduced: train and test each category as the paper does, and put ours beside them."""
+"""Reproduction of the published results: train and test each category as the paper does, and compare."""
 
-from . import report
-from .all_runs import reproduce
-from .protocol import Protocol, authors_stfpm, evaluator
+from anomalib_stfpm.reproduction import report
+from anomalib_stfpm.reproduction.all_runs import reproduce
+from anomalib_stfpm.reproduction.protocol import Protocol, authors_stfpm, evaluator
 
 __all__ = ["Protocol", "authors_stfpm", "evaluator", "report", "reproduce"]

@@ -1,4 +1,4 @@
-"""Whether a category's pictures are all there, before hours are spent on it."""
+"""Check the images of a category before hours of training."""
 
 from pathlib import Path
 
@@ -7,16 +7,10 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 
 def categories_in(root: Path) -> list[str]:
-    """List the folders that may be categories.
-
-    Args:
-        root: Folder that holds them.
-
-    Returns:
-        Names in order, without hidden ones.
+    """List the category folders of a root in alphabetical order, without hidden ones.
 
     Raises:
-        FileNotFoundError: If the folder is missing or holds none.
+        FileNotFoundError: If the root is missing or has none.
     """
     if not root.is_dir():
         msg = f"'{root}' is not a folder: give the one that holds a folder for each category, as MVTec AD does."
@@ -29,45 +23,37 @@ def categories_in(root: Path) -> list[str]:
 
 
 def problem(folder: Path) -> str | None:
-    """Find out whether a category is complete and every picture of it can be read to its end.
+    """Describe what is missing or damaged in a category in MVTec AD's layout, ``None`` if nothing is.
 
-    Args:
-        folder: A category's folder in MVTec AD's layout. It may have no ``ground_truth`` at all.
-
-    Returns:
-        What is missing or damaged, ``None`` if nothing is.
+    ``ground_truth`` may be missing as a whole.
     """
     if not folder.is_dir():
         return f"there is no folder '{folder}'"
     for part, purpose in {"train/good": "to train with", "test/good": "to test with"}.items():
-        if not _pictures(folder / part):
-            return f"'{folder / part}' holds no pictures {purpose}"
-    defects = sorted(path.name for path in _folders(folder / "test") if path.name != "good")
-    if not any(_pictures(folder / "test" / defect) for defect in defects):
-        return f"'{folder / 'test'}' holds no pictures of defects"
+        if not _images(folder / part):
+            return f"'{folder / part}' holds no images {purpose}"
+    defects = sorted(path.name for path in (folder / "test").iterdir() if path.is_dir() and path.name != "good")
+    if not any(_images(folder / "test" / defect) for defect in defects):
+        return f"'{folder / 'test'}' holds no images of defects"
     if (folder / "ground_truth").is_dir():
         for defect in defects:
-            pictures, masks = (len(_pictures(folder / part / defect)) for part in ("test", "ground_truth"))
-            if masks != pictures:
-                return f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {pictures} pictures"
+            images, masks = (len(_images(folder / part / defect)) for part in ("test", "ground_truth"))
+            if masks != images:
+                return f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {images} images"
     files = sorted(path for part in ("train", "test", "ground_truth") for path in (folder / part).rglob("*"))
     damages = (_damage(path) for path in files if path.suffix.lower() in IMG_EXTENSIONS)
     return next((damage for damage in damages if damage), None)
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-
-
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     files = folder.iterdir() if folder.is_dir() else []
     return [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
 
 
 def _damage(path: Path) -> str | None:
     try:
-        with Image.open(path) as picture:
-            picture.load()
+        with Image.open(path) as image:
+            image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"'{path}' is damaged ({error})"
     return None

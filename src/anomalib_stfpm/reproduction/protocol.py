@@ -1,4 +1,4 @@
-"""How the published results were made, and how they are measured here."""
+"""Training settings and metrics of the published results."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,26 +6,26 @@ from typing import Any
 from anomalib.metrics import AUPRO, AUROC
 
 from anomalib_stfpm import argument_checks
-from anomalib_stfpm.evaluator import RawEvaluator
-from anomalib_stfpm.feature_pyramid import resolve_layers
+from anomalib_stfpm.backbone.feature_pyramid import resolve_layers
+from anomalib_stfpm.components.evaluator import RawEvaluator
+from anomalib_stfpm.components.published_pro import PublishedPRO
 from anomalib_stfpm.lightning_model import PAPER_BACKBONE, Stfpm
-from anomalib_stfpm.published_pro import PublishedPRO
 
 AUTHORS_LEVEL_WEIGHT = 2.0
-"""The code behind the published results leaves out the half of the paper's loss, which doubles the gradients."""
+"""The code behind the published results omits the factor 1/2 of the paper's loss, which doubles the gradients."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What the published protocol leaves open or is changed to; the defaults are those of the original.
+    """Training settings of a reproduction. The defaults are the published ones.
 
     Args:
         max_epochs: Number of epochs.
-        train_batch_size: Pictures in a training batch.
-        eval_batch_size: Pictures in a batch of validation or test.
-        val_split_ratio: Share of the normal training pictures that is held out to choose the student by.
-        num_workers: Number of processes that read pictures.
-        accelerator: What to train on, as Lightning names it: ``auto``, ``cpu``, ``gpu``, ...
+        train_batch_size: Images in a training batch.
+        eval_batch_size: Images in a batch of validation or test.
+        val_split_ratio: Share of the normal training images that is held out to select the student.
+        num_workers: Number of processes that load images.
+        accelerator: Lightning's accelerator: ``auto``, ``cpu``, ``gpu``, ...
         precision: Lightning's precision: ``32-true``, ``bf16-mixed``, ...
 
     Raises:
@@ -45,7 +45,7 @@ class Protocol:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the settings."""
         for name in ("max_epochs", "train_batch_size", "eval_batch_size"):
             argument_checks.count(name, getattr(self, name), minimum=1)
         argument_checks.number("val_split_ratio", self.val_split_ratio, "between 0 and 1", lambda share: 0 < share < 1)
@@ -53,11 +53,10 @@ class Protocol:
 
 
 def evaluator() -> RawEvaluator:
-    """Make the evaluator of the protocol.
+    """Make an evaluator with the published metrics.
 
     Returns:
-        An evaluator that tests with ``image_AUROC`` and, where there are masks, ``pixel_AUROC``, ``PublishedPRO`` and
-        ``AUPRO``.
+        An evaluator with ``image_AUROC`` and, if there are masks, ``pixel_AUROC``, ``PublishedPRO`` and ``AUPRO``.
 
     Example:
         >>> [metric.name for metric in evaluator().test_metrics]
@@ -75,16 +74,13 @@ def evaluator() -> RawEvaluator:
 
 
 def authors_stfpm(**arguments: Any) -> Stfpm:  # noqa: ANN401
-    """Make the model as the authors trained theirs.
+    """Make the model as the authors trained it.
 
     Args:
-        arguments: Arguments of :class:`anomalib_stfpm.Stfpm`. Without ``level_weights`` every level weighs 2.
+        arguments: Arguments of :class:`anomalib_stfpm.Stfpm`. ``level_weights`` defaults to 2 for every level.
 
     Returns:
-        A model with the protocol's evaluator and without a visualizer.
-
-    Raises:
-        ValueError: If an argument is not valid.
+        A model with the evaluator of :func:`evaluator` and without a visualizer.
 
     Example:
         >>> authors_stfpm().hparams["level_weights"]

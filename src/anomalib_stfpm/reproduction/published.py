@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class PublishedResult(NamedTuple):
-    """What the authors published for a category, in the columns' names of this package."""
+    """Published metrics of a category, named as this package names them."""
 
     pixel_AUROC: float  # noqa: N815  the metrics' names
     image_AUROC: float  # noqa: N815

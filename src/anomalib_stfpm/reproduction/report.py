@@ -1,4 +1,4 @@
-"""The table of a reproduction: ours, published, difference, as JSON, CSV and Markdown."""
+"""The table of a reproduction as JSON, CSV and Markdown: our metrics, the published ones and the difference."""
 
 import csv
 import io
@@ -8,11 +8,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from anomalib_stfpm import finite_json
+from anomalib_stfpm.reproduction.published import PUBLISHED, PublishedResult
+from anomalib_stfpm.results import finite_json
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.results import harmless
-
-from .published import PUBLISHED, PublishedResult
 
 METRICS = ("pixel_AUROC", "image_AUROC", "PublishedPRO", "AUPRO")
 AVERAGE = "average"
@@ -22,16 +21,12 @@ Row = dict[str, Any]
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """Put our results beside the published ones.
+    """Compare results of runs with the published ones.
 
-    Args:
-        results: Results of single runs, see :func:`anomalib_stfpm.reproduction.run.run`.
-
-    Returns:
-        A row a category in alphabetical order, then the average over them. A row holds ``category``, ``seeds``, and
-        for every metric the mean over seeds, ``<metric>_std`` (over at least two seeds), ``<metric>_published`` and
-        ``<metric>_difference`` (ours less published). What does not exist is ``None``. Each average is over the
-        categories that have our figure, those of ``_published`` and ``_difference`` over the published ones among them.
+    Returns one row for each category, in alphabetical order, then their average. A row holds ``category``, ``seeds``
+    and for every metric the mean over seeds, ``<metric>_std`` (with two seeds or more), ``<metric>_published`` and
+    ``<metric>_difference`` (ours minus published), ``None`` if there is no such value. The averages of ``_published``
+    and ``_difference`` are over the categories that have both our metric and a published one.
 
     Example:
         >>> rows = table([{"category": "screw", "seed": 0, "metrics": {"image_AUROC": 0.9}}])
@@ -60,22 +55,13 @@ def _average(rows: Sequence[Row]) -> Row:
     for metric in METRICS:
         measured = [row for row in rows if row[metric] is not None]
         for column in (metric, f"{metric}_published", f"{metric}_difference"):
-            values = [row[column] for row in measured if row[column] is not None]
-            average[column] = mean(values) if values else None
+            average[column], _ = mean_and_spread(row[column] for row in measured)
         average[f"{metric}_std"] = None
     return average
 
 
 def markdown(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
-    """Write the table as Markdown.
-
-    Args:
-        rows: What :func:`table` returned.
-        missing: Why a category has no result, by category.
-
-    Returns:
-        The table, metrics as mean and, in brackets, standard deviation over seeds, and a list of what is missing.
-    """
+    """Write the rows of :func:`table` as Markdown, then why each missing category has no result."""
     compared = PublishedResult._fields
     header = ["category", "seeds"]
     for metric in METRICS:
@@ -86,8 +72,8 @@ def markdown(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
         for metric in METRICS:
             cells.append(with_spread(row[metric], row[f"{metric}_std"]))
             if metric in compared:
-                cells.append(_figure(row[f"{metric}_published"]))
-                cells.append(_figure(row[f"{metric}_difference"], sign="+"))
+                cells.append(_formatted(row[f"{metric}_published"]))
+                cells.append(_formatted(row[f"{metric}_difference"], sign="+"))
         lines.append("| " + " | ".join(as_cell(cell) for cell in cells) + " |")
     if missing:
         lines += ["", "Missing:", "", *(f"- {category}: {reason}" for category, reason in missing.items())]
@@ -95,13 +81,7 @@ def markdown(rows: Sequence[Row], missing: Mapping[str, str]) -> str:
 
 
 def mean_and_spread(figures: Iterable[float | None]) -> tuple[float | None, float | None]:
-    """Sum up what several seeds have given.
-
-    Args:
-        figures: A figure for each seed; those that are missing or not finite do not count.
-
-    Returns:
-        Their mean, and their standard deviation; ``None`` where there are too few.
+    """Return mean and standard deviation of the finite values, ``None`` if there are too few of them.
 
     Example:
         >>> mean_and_spread([1.0, None, 3.0, float("nan")])
@@ -112,31 +92,17 @@ def mean_and_spread(figures: Iterable[float | None]) -> tuple[float | None, floa
 
 
 def with_spread(mean: float | None, spread: float | None, digits: int = 4) -> str:
-    """Write a mean and, where there are several seeds, the standard deviation in brackets.
-
-    Args:
-        mean: Mean over seeds.
-        spread: Standard deviation over seeds.
-        digits: Number of digits after the point.
-
-    Returns:
-        The text; empty where there is no mean.
+    """Format a mean and, in brackets, the standard deviation, each if there is one.
 
     Example:
         >>> with_spread(0.95, 0.01), with_spread(0.95, None), with_spread(None, None)
         ('0.9500 (0.0100)', '0.9500', '')
     """
-    return _figure(mean, digits=digits) + ("" if spread is None else f" ({spread:.{digits}f})")
+    return _formatted(mean, digits=digits) + ("" if spread is None else f" ({spread:.{digits}f})")
 
 
 def as_cell(text: str) -> str:
-    """Write a text so that it stays in its cell of a Markdown table.
-
-    Args:
-        text: The text.
-
-    Returns:
-        It in one line, without the sign that ends a cell.
+    """Escape a text for a cell of a Markdown table.
 
     Example:
         >>> as_cell("good | bad")
@@ -145,24 +111,8 @@ def as_cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "&#124;")
 
 
-def _figure(value: float | None, sign: str = "", digits: int = 4) -> str:
-    return "" if value is None else f"{value:{sign}.{digits}f}"
-
-
 def write(folder: Path, results: Sequence[Mapping[str, Any]], missing: Mapping[str, str]) -> list[Row]:
-    """Write ``results.json``, ``results.csv`` and ``results.md``, each replaced as a whole.
-
-    Args:
-        folder: Where to write.
-        results: Results of single runs.
-        missing: Why a category has no result, by category.
-
-    Returns:
-        The table's rows.
-
-    Raises:
-        OSError: If a file cannot be written.
-    """
+    """Write ``results.json``, ``results.csv`` and ``results.md``, and return the rows of the table."""
     rows = table(results)
     record = {"table": rows, "missing": dict(missing), "runs": list(results)}
     files.write_text(folder / RESULTS_FILE, finite_json.dumps(record))
@@ -175,9 +125,13 @@ def _csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     columns = ["category", "seeds"]
     columns += [f"{metric}{part}" for metric in METRICS for part in ("", "_std", "_published", "_difference")]
-    writer = csv.DictWriter(text, columns)  # whose lines end so that carriage returns in names are quoted
+    writer = csv.DictWriter(text, columns)  # the default line ending, \r\n, makes it quote carriage returns in names
     writer.writeheader()
     for row in rows:
         seeds = " ".join(str(seed) for seed in row["seeds"])
         writer.writerow({**row, "category": harmless(row["category"]), "seeds": seeds})
     return text.getvalue()
+
+
+def _formatted(value: float | None, sign: str = "", digits: int = 4) -> str:
+    return "" if value is None else f"{value:{sign}.{digits}f}"

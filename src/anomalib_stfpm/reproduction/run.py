@@ -1,4 +1,4 @@
-"""One run of a reproduction: train on a category with a seed, keep the best student, test it."""
+"""One run of a reproduction: train on one category with one seed, keep the best student, test it."""
 
 import logging
 import time
@@ -9,38 +9,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from anomalib_stfpm import environment, finite_json
+from anomalib_stfpm.checkpoint.safe_io import load_safely
 from anomalib_stfpm.data import MVTecLayout
-from anomalib_stfpm.output_folder import read_json
-from anomalib_stfpm.student_selection import VAL_ERROR, StudentSelection
+from anomalib_stfpm.reproduction.protocol import Protocol
+from anomalib_stfpm.results import environment, finite_json
+from anomalib_stfpm.training.student_selection import VAL_ERROR, StudentSelection
 from anomalib_stfpm_deploy import files
-
-from .protocol import Protocol
 
 logger = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
 STUDENT_CHECKPOINT = "student.ckpt"
 RESUME_CHECKPOINT = "model.ckpt"
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """Read the result of a finished run.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        The result, or ``None`` if the run is not finished.
-    """
-    return read_json(folder / RESULT_FILE)
 
 
 def run(
@@ -52,20 +37,19 @@ def run(
     folder: Path,
     on_epoch: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Train and test one category with one seed, going on from where an interrupted run was.
+    """Train and test one category with one seed, resuming an interrupted run.
 
     Args:
-        make_model: Makes the model; called after the random generators are seeded.
-        protocol: How to train.
+        make_model: Makes the model. It is called after seeding.
+        protocol: Training settings.
         root: Folder that holds the category's folder.
-        category: The category.
-        seed: Seed of the student, the held-out pictures and the order of the others.
-        folder: The run's folder. Holds the last epoch's checkpoint while training goes on, and in the end the student
-            and the result.
-        on_epoch: Called with the number of epochs done, when training starts and after every epoch.
+        category: Name of the category.
+        seed: Seed of the student's weights, the choice of held-out images and the order of the others.
+        folder: The run's folder: has the last epoch's checkpoint during training, then the student and the result.
+        on_epoch: Called with the number of finished epochs at the start and after every epoch.
 
     Returns:
-        The result, as it is in ``result.json``.
+        The result, as written to ``result.json``.
 
     Raises:
         KeyboardInterrupt: If the user interrupts it.
@@ -83,7 +67,11 @@ def run(
             seed=seed,
         )
         model = make_model()
-        checkpoint_name = Path(RESUME_CHECKPOINT).stem
+        epochs = LambdaCallback(
+            on_train_start=lambda trainer, _: on_epoch(trainer.current_epoch),
+            on_train_epoch_end=lambda trainer, _: on_epoch(trainer.current_epoch + 1),
+        )
+        last = ModelCheckpoint(dirpath=folder, filename=Path(RESUME_CHECKPOINT).stem, enable_version_counter=False)
         arguments: dict[str, Any] = {
             "default_root_dir": folder,
             "accelerator": protocol.accelerator,
@@ -93,12 +81,9 @@ def run(
             "logger": False,
             "enable_progress_bar": False,
             "enable_model_summary": False,
-            "callbacks": [
-                ModelCheckpoint(dirpath=folder, filename=checkpoint_name, enable_version_counter=False),
-                _Epochs(on_epoch),
-            ],
+            "callbacks": [last, epochs],
         }
-        # A model that insists, such as one that sees every picture once, has its way.
+        # A model's own arguments come first: PatchCore, for example, must train for one epoch.
         trainer = Trainer(**{**arguments, **model.trainer_arguments})
         checkpoint = _readable(folder / RESUME_CHECKPOINT)
         start = time.perf_counter()
@@ -109,7 +94,7 @@ def run(
             with files.replacing(folder / STUDENT_CHECKPOINT) as temporary:
                 trainer.save_checkpoint(temporary, weights_only=False)
             (metrics,) = trainer.test(model, datamodule=datamodule, verbose=False)
-        except SystemExit as error:  # what Lightning makes of Ctrl-C
+        except SystemExit as error:  # Lightning's answer to Ctrl-C
             if trainer.state.status == TrainerStatus.INTERRUPTED:
                 raise KeyboardInterrupt from error
             raise
@@ -130,15 +115,7 @@ def run(
 
 
 def configuration(model: AnomalibModule, protocol: Protocol) -> dict[str, Any]:
-    """Describe what is trained and how, in values that JSON knows.
-
-    Args:
-        model: The model.
-        protocol: How it is trained.
-
-    Returns:
-        The model's class path and arguments, and the protocol.
-    """
+    """Describe the model's class path and arguments, and the training settings, as JSON values."""
     description = {
         "model": {
             "class_path": f"{type(model).__module__}.{type(model).__qualname__}",
@@ -150,53 +127,36 @@ def configuration(model: AnomalibModule, protocol: Protocol) -> dict[str, Any]:
     return plain
 
 
-class _Epochs(Callback):
-    """Tell how many epochs are done."""
-
-    def __init__(self, on_epoch: Callable[[int], None]) -> None:
-        self._on_epoch = on_epoch
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        del pl_module
-        self._on_epoch(trainer.current_epoch)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        del pl_module
-        self._on_epoch(trainer.current_epoch + 1)
-
-
-def _selection(trainer: pl.Trainer) -> dict[str, Any]:
-    """Which epoch's student was kept, if the model keeps any but the last."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+def _selection(trainer: Trainer) -> dict[str, Any]:
+    """Return epoch and error of the student that was kept. Other models than Stfpm keep the last epoch."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
     kept = next((callback.state_dict() for callback in callbacks if isinstance(callback, StudentSelection)), {})
     return {"epoch": kept.get("epoch", trainer.current_epoch - 1), VAL_ERROR: kept.get(VAL_ERROR)}
 
 
 def _readable(checkpoint: Path) -> Path | None:
-    """The checkpoint to go on from, if there is one and it was not being written when the machine stopped."""
+    """Return the checkpoint to resume from, unless it is missing or was not fully written."""
     if not checkpoint.is_file():
         return None
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:
-        logger.warning("'%s' is damaged (%s): training starts again.", checkpoint, error)
+        load_safely(checkpoint, "training starts again")
+    except ValueError as error:
+        logger.warning(str(error))
         return None
     return checkpoint
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what Lightning and anomalib say in every epoch from the progress bar."""
-    loggers = [
-        logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib")
-    ]
-    levels = [each.level for each in loggers]
-    for each in loggers:
+    """Silence what Lightning and anomalib print in every run, which would break up the progress bar."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib")
+    levels = {each: each.level for each in map(logging.getLogger, names)}
+    for each in levels:
         each.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for each, level in zip(loggers, levels, strict=True):
+        for each, level in levels.items():
             each.setLevel(level)

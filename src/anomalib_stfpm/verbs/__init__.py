@@ -1,4 +1,4 @@
-"""What ``anomalib-stfpm`` can do beside anomalib's own command line, a module a verb.
+"""Verbs of ``anomalib-stfpm`` beside anomalib's own, one module each.
 
-Each has a ``parser`` and a ``main`` that takes the arguments after the verb and returns the exit code.
+Each has a ``parser`` and a ``main``, which takes the arguments after the verb and returns the exit code.
 """

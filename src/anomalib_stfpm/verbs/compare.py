@@ -1,4 +1,4 @@
-"""``anomalib-stfpm compare``: which model to deploy, measured on your own pictures."""
+"""``anomalib-stfpm compare``: which model to deploy, measured on your own images."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -11,8 +11,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from anomalib_stfpm.comparison import DEFAULT_MODELS, Conditions, Contestant, compare
 from anomalib_stfpm.comparison.contestant import class_of
 from anomalib_stfpm.comparison.report import MARKDOWN_FILE, PAGE_FILE
-from anomalib_stfpm_deploy.exit_codes import INTERRUPTED
-from anomalib_stfpm_deploy.one_at_a_time import one_at_a_time
+from anomalib_stfpm_deploy.cli import INTERRUPTED
+from anomalib_stfpm_deploy.files import lock_folder
 
 
 def parser() -> ArgumentParser:
@@ -23,7 +23,7 @@ def parser() -> ArgumentParser:
     """
     made = ArgumentParser(
         prog="anomalib-stfpm compare",
-        description="Train, test, export and time models on the same pictures, with the same backbone, and write a "
+        description="Train, test, export and time models on the same images, with the same backbone, and write a "
         "report: comparison.html, .md, .csv and .json. The same command goes on where it was interrupted, and does "
         "runs that have failed again. The exit code is 1 if anything has failed.",
     )
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     conditions = made.instantiate_classes(given).conditions
     contestants = [Contestant.read(one) for one in given.models or []] or list(DEFAULT_MODELS)
     try:
-        with one_at_a_time(given.output):
+        with lock_folder(given.output):
             record = compare(data_of(given), contestants, conditions, given.output, given.seeds)
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on with the run that was not finished.")

@@ -1,4 +1,4 @@
-"""``anomalib-stfpm reproduce``: train and test categories as the paper does, beside the published results."""
+"""``anomalib-stfpm reproduce``: train and test as the paper does, and compare with the published results."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -8,22 +8,18 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.reproduction import Protocol, authors_stfpm, reproduce
-from anomalib_stfpm_deploy.exit_codes import INTERRUPTED
-from anomalib_stfpm_deploy.one_at_a_time import one_at_a_time
+from anomalib_stfpm_deploy.cli import INTERRUPTED
+from anomalib_stfpm_deploy.files import lock_folder
 
 
 def parser() -> ArgumentParser:
-    """Make the parser.
-
-    Returns:
-        A parser of the verb's arguments.
-    """
+    """Make the parser of the verb's arguments."""
     made = ArgumentParser(
         prog="anomalib-stfpm reproduce",
-        description="Train and test categories as the paper does, and put the results beside the published ones. Every "
-        "level weighs 2 unless --model.level_weights says otherwise: the code behind the published results leaves out "
-        "the half of the paper's loss. The same command goes on where it was interrupted. The exit code is 1 if a "
-        "category is missing.",
+        description="Train and test categories as the paper does, and compare with the published results. "
+        "--model.level_weights defaults to 2 for every level, because the code behind the published results omits the "
+        "factor 1/2 of the paper's loss. Run the same command again to resume. The exit code is 1 if a category has no "
+        "result.",
     )
     made.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these arguments")
     made.add_argument("--root", type=Path, required=True, help="folder that holds a folder for each category")
@@ -38,24 +34,13 @@ def parser() -> ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the verb.
-
-    Args:
-        arguments: What the command line says after the verb.
-
-    Returns:
-        The exit code: 0, 1 if a category is missing, 130 if interrupted.
-
-    Raises:
-        OSError: If pictures or the teacher's weights are missing, see :func:`reproduce`.
-        ValueError: If an argument is not valid, see :func:`reproduce`.
-    """
+    """Run the verb and return the exit code: 0, 1 if a category has no result, 130 if interrupted."""
     made = parser()
     given = made.parse_args(list(arguments))
     settings = made.instantiate_classes(given)
     make_model = partial(authors_stfpm, **settings.model.as_dict())
     try:
-        with one_at_a_time(settings.output):
+        with lock_folder(settings.output):
             missing = reproduce(
                 make_model, settings.protocol, settings.root, settings.output, settings.categories, settings.seeds
             )

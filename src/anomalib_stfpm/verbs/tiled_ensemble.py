@@ -1,4 +1,4 @@
-"""``anomalib-stfpm tiled-ensemble``: train and test a student for each tile of large pictures."""
+"""``anomalib-stfpm tiled-ensemble``: train and test one student for each tile position of large images."""
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import yaml
 from anomalib.pipelines.tiled_ensemble import EvalTiledEnsemble, TrainTiledEnsemble
 from jsonargparse import Namespace
 
-from anomalib_stfpm.post_processor import NormalPostProcessor
+from anomalib_stfpm.components.post_processor import NormalPostProcessor
 from anomalib_stfpm.registry import ensembles_post_process_with, failures_of_pipelines
 
 _SECTIONS = {
@@ -19,7 +19,7 @@ _SECTIONS = {
     ),
     "tiling": ("image_size", "tile_size", "stride"),
     "data": ("class_path", "init_args"),
-    # Each tile has a datamodule of its own: without a seed, other pictures would be held out for each.
+    # Each tile has its own datamodule: without a seed, each would hold out other images.
     "data.init_args": ("val_split_mode", "test_split_mode", "seed"),
     "TrainModels": ("model",),
     "TrainModels.model": ("class_path",),
@@ -27,34 +27,18 @@ _SECTIONS = {
 
 
 def parser() -> ArgumentParser:
-    """Make the parser.
-
-    Returns:
-        A parser of the verb's arguments.
-    """
+    """Make the parser of the verb's arguments."""
     made = ArgumentParser(
         prog="anomalib-stfpm tiled-ensemble",
-        description="Train a student for each place of a tile with anomalib's tiled ensemble, put their maps together, "
-        "and test them.",
+        description="Train one student for each tile position with anomalib's tiled ensemble, merge their anomaly maps "
+        "and test.",
     )
-    made.add_argument("--config", type=Path, required=True, help="YAML file of anomalib's tiled ensemble")
+    made.add_argument("--config", type=Path, required=True, help="YAML file for anomalib's tiled ensemble")
     return made
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the verb.
-
-    Args:
-        arguments: What the command line says after the verb.
-
-    Returns:
-        The exit code.
-
-    Raises:
-        FileNotFoundError: If there is no such configuration.
-        ValueError: If the configuration lacks something.
-        Exception: What has failed first in a job of the pipeline, which itself would go on with nothing.
-    """
+    """Run the verb and return the exit code. Raises the first error of the pipeline, which only logs errors."""
     config = parser().parse_args(list(arguments)).config
     _check(config)
     training = TrainTiledEnsemble()
@@ -65,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(pipeline: TrainTiledEnsemble | EvalTiledEnsemble, config: Path) -> None:
-    # With anomalib's, where validation holds normal pictures only, nearly all of a heat map would be zero.
+    # anomalib's post-processor makes nearly all of a heat map zero if validation has normal images only.
     with failures_of_pipelines() as failures, ensembles_post_process_with(NormalPostProcessor):
         pipeline.run(Namespace(config=config))  # type: ignore[no-untyped-call]
     if failures:

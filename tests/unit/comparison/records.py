@@ -12,8 +12,8 @@ from anomalib_stfpm.comparison.record import CategoryResults, RunResult, record
 
 def measured(folder: Path, accuracy: float = 0.9, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
     """What a run has written."""
-    (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(folder / "pictures" / "0.jpg"), np.full((8, 8, 3), 128, np.uint8))
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / "images" / "0.jpg"), np.full((8, 8, 3), 128, np.uint8))
     shown = {"path": "test/bad/<0>.png", "score": 0.5, "is_anomalous": True, "picture": "0.jpg", "overlay": "0.jpg"}
     metrics = {"image_AUROC": accuracy, "image_F1Score": 0.7, "pixel_AUROC": 0.8, "AUPRO": accuracy}
     agreement = {
@@ -28,7 +28,7 @@ def measured(folder: Path, accuracy: float = 0.9, **changes: Any) -> dict[str, A
         "threshold": 0.5,
         "scores": [{"path": "0", "is_defective": False, "score": 0.1}, {"path": "1", "is_defective": True, "score": 1}],
         "curves": {"ROC": [[0, 0, 1], [0, 1, 1]], "PRO": [[0, 0.3], [0.2, 0.9]]},
-        "pictures": {HITS: [shown], MISSES: [shown], FALSE_ALARMS: []},
+        "images": {HITS: [shown], MISSES: [shown], FALSE_ALARMS: []},
         "notes": [],
         "problems": [],
         "exported": {

@@ -1,4 +1,4 @@
-"""What a model says of the test pictures is kept and measured alike for every model."""
+"""What a model says of the test images is kept and measured alike for every model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ LOGGED = {"image_AUROC": 0.9, "image_F1Score": 0.8, "pixel_AUROC": 0.7, "AUPRO":
 
 
 def predicted(number: int = 12, *, masks: bool = True) -> list[Prediction]:
-    """Predictions of good pictures and of defective ones, whose scores and maps are higher, but not all."""
+    """Predictions of good images and of defective ones, whose scores and maps are higher, but not all."""
     generator = np.random.default_rng(0)
     made = []
     for index in range(number):
@@ -29,7 +29,7 @@ def predicted(number: int = 12, *, masks: bool = True) -> list[Prediction]:
 
 
 def written(folder: Path) -> list[Prediction]:
-    """The predictions with their pictures, each of a grey that tells its number."""
+    """The predictions with their images, each of a grey that tells its number."""
     given = [replace(one, path=str(folder / one.path)) for one in predicted()]
     for index, one in enumerate(given):
         cv2.imwrite(one.path, np.full((32, 24, 3), 10 * index, np.uint8))
@@ -49,11 +49,11 @@ def test_all_is_measured_where_labels_and_masks_allow_it() -> None:
     ("given", "missing", "sentence"),
     [
         (predicted(masks=False), {"pixel_AUROC", "AUPRO"}, "There are no masks"),
-        (only(is_defective=False), set(METRICS), "There is no defective test picture"),
-        (only(is_defective=True), {"image_AUROC"}, "There is no good test picture: image AUROC was not measured."),
+        (only(is_defective=False), set(METRICS), "There is no defective test image"),
+        (only(is_defective=True), {"image_AUROC"}, "There is no good test image: image AUROC was not measured."),
     ],
 )
-def test_what_pictures_do_not_allow_is_left_out_and_said(
+def test_what_images_do_not_allow_is_left_out_and_said(
     given: list[Prediction], missing: set[str], sentence: str
 ) -> None:
     measured = predictions.measured(LOGGED, given)
@@ -80,27 +80,27 @@ def test_the_curve_of_regions_rises_up_to_the_limit() -> None:
     assert (np.diff(y) >= 0).all()
 
 
-def test_the_pictures_shown_are_the_surest_and_the_worst(tmp_path: Path) -> None:
+def test_the_images_shown_are_the_surest_and_the_worst(tmp_path: Path) -> None:
     given = written(tmp_path)
-    shown = predictions.write_pictures(given, tmp_path / "shown")
+    shown = predictions.write_images(given, tmp_path / "shown")
     by_score = sorted(given, key=lambda one: one.score)
     defective, good = ([one.path for one in by_score if one.is_defective is kind] for kind in (True, False))
     assert [one["path"] for one in shown[HITS]] == defective[::-1][:4]
     assert [one["path"] for one in shown[MISSES]] == defective[:4]
     assert [one["path"] for one in shown[FALSE_ALARMS]] == good[::-1][:4]
     for one in shown[HITS]:
-        picture = cv2.imread(str(tmp_path / "shown" / one["picture"]))
+        image = cv2.imread(str(tmp_path / "shown" / one["picture"]))
         overlay = cv2.imread(str(tmp_path / "shown" / one["overlay"]))
-        assert picture is not None
+        assert image is not None
         assert overlay is not None
-        assert abs(int(picture.mean()) - 10 * int(Path(one["path"]).stem)) <= 2
+        assert abs(int(image.mean()) - 10 * int(Path(one["path"]).stem)) <= 2
         red, blue = overlay[5, 5, 2], overlay[5, 5, 0]
         assert red > blue  # the defect
 
 
-def test_a_model_without_maps_shows_pictures_only(tmp_path: Path) -> None:
+def test_a_model_without_maps_shows_images_only(tmp_path: Path) -> None:
     given = [replace(one, anomaly_map=None) for one in written(tmp_path)]
-    shown = predictions.write_pictures(given, tmp_path / "shown")
+    shown = predictions.write_images(given, tmp_path / "shown")
     assert {key for group in shown.values() for one in group for key in one} == {
         "path", "score", "is_anomalous", "picture",
     }  # fmt: skip

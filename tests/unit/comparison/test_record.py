@@ -30,21 +30,21 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
         (
             {"A": [0.95, 0.97], "B": [0.80, 0.80]},
             {"A": 20, "B": 10},
-            "A is the most accurate: an image AUROC of 0.960 and an AUPRO of 0.960. Deploy A, which takes 20.0 ms a "
-            "picture in float32; B is 2.0 times as fast, with an image AUROC of 0.800 and an AUPRO of 0.800.",
+            "A is the most accurate: an image AUROC of 0.960 and an AUPRO of 0.960. Deploy A, which takes 20.0 ms an "
+            "image in float32; B is 2.0 times as fast, with an image AUROC of 0.800 and an AUPRO of 0.800.",
         ),
         (
             {"A": [0.95, 0.97], "B": [0.94, 0.96], "C": [0.5, 0.5]},
             {"A": 20, "B": 10, "C": 30},
             "A is the most accurate: an image AUROC of 0.960 and an AUPRO of 0.960. Within the spread of the seeds, B "
-            "is as accurate. Deploy B, which takes 10.0 ms a picture in float32, the least of all.",
+            "is as accurate. Deploy B, which takes 10.0 ms an image in float32, the least of all.",
         ),
         ({"A": [0.9]}, {}, "A is the most accurate: an image AUROC of 0.900 and an AUPRO of 0.900."),
         (
             {"A": [0.9], "B": [0.896]},
             {"A": 20, "B": 10},
             "A is the most accurate: an image AUROC of 0.900 and an AUPRO of 0.900. Within 0.005, B is as accurate. "
-            "Deploy B, which takes 10.0 ms a picture in float32, the least of all.",
+            "Deploy B, which takes 10.0 ms an image in float32, the least of all.",
         ),
     ],
 )
@@ -71,11 +71,11 @@ def test_problems_are_said_and_cost_nothing_else(tmp_path: Path) -> None:
         RunResult("B", 0, tmp_path, measured(tmp_path, problems=["The export to int8 failed: RuntimeError: no"]), None),
         RunResult("C", 0, tmp_path, measured(tmp_path, metrics=nothing, notes=["There are no masks."]), None),
     ]
-    made = record({}, [CategoryResults("part", runs, {}), CategoryResults("gone", [], {}, "its pictures are gone.")])
+    made = record({}, [CategoryResults("part", runs, {}), CategoryResults("gone", [], {}, "its images are gone.")])
     assert made["problems"] == [
         "part, A, seed 0: It was stopped after 5 minutes, the time_limit.",
         "part, B, seed 0: The export to int8 failed: RuntimeError: no",
-        "gone: its pictures are gone.",
+        "gone: its images are gone.",
     ]
     assert [row["image_AUROC"] for row in made["table"]] == [None, 0.9, None]
     assert made["verdicts"]["part"].startswith("B is the most accurate")

@@ -18,7 +18,7 @@ def test_all_files_hold_the_same_figures(tmp_path: Path) -> None:
     assert {**written, "categories": None} == json.loads(json.dumps({**made, "categories": None}))
     for run, all_of_it in zip(written["categories"]["part"]["runs"], made["categories"]["part"]["runs"], strict=True):
         assert run["metrics"] == all_of_it["metrics"]
-        assert all_of_it.keys() - run.keys() == {"scores", "curves", "pictures"}
+        assert all_of_it.keys() - run.keys() == {"scores", "curves", "images"}
     with (tmp_path / "comparison.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["model"], float(row["image_AUROC"]), row["seeds"]) for row in rows] == [
@@ -57,8 +57,8 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_problems_are_on_every_page(tmp_path: Path) -> None:
-    report.write(tmp_path, record({}, [CategoryResults("part", [], {}, "its pictures are gone.")]))
+    report.write(tmp_path, record({}, [CategoryResults("part", [], {}, "its images are gone.")]))
     for name in ("comparison.md", "comparison.html"):
         text = (tmp_path / name).read_text(encoding="utf-8")
-        assert "part: its pictures are gone." in text
+        assert "part: its images are gone." in text
         assert "Nothing was measured." in text

@@ -1,4 +1,4 @@
-"""Memory is measured where the system says it."""
+"""The memory of this process is measured."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the system does not say")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="needs /proc")
 
 
 PROGRAM = """
@@ -18,7 +18,7 @@ print(machine.peak_bytes(), machine.resident_bytes())
 """
 
 
-def test_the_peak_stays_when_memory_is_given_back() -> None:
+def test_the_peak_stays_after_memory_is_freed() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True)
     peak, resident = map(int, done.stdout.split())
     assert peak > resident + 2**25

@@ -1,4 +1,4 @@
-"""Results survive whatever stops the job, and are not mixed with those of another model."""
+"""Results survive an interruption, and are not mixed with those of another model."""
 
 import csv
 import json
@@ -11,12 +11,12 @@ from anomalib_stfpm_deploy.results import Result, Results
 MADE_WITH = {"model": "abc", "precision": "f32"}
 
 
-def result(picture: str, folder: Path) -> Result:
-    (folder / f"{picture}.map").write_text("map", encoding="utf-8")
-    return Result(picture, "10 bytes", 0.25, False, f"{picture}.map", f"{picture}.map")
+def result(image: str, folder: Path) -> Result:
+    (folder / f"{image}.map").write_text("map", encoding="utf-8")
+    return Result(image, "10 bytes", 0.25, False, f"{image}.map", f"{image}.map")
 
 
-def test_finished_results_are_in_json_and_csv_in_the_order_of_the_pictures(tmp_path: Path) -> None:
+def test_json_and_csv_have_the_results_in_the_order_of_the_images(tmp_path: Path) -> None:
     results = Results(tmp_path, MADE_WITH)
     unreadable = Result("ä.png", "0 bytes", unreadable="it is empty")
     results.add(unreadable)
@@ -35,7 +35,7 @@ def test_finished_results_are_in_json_and_csv_in_the_order_of_the_pictures(tmp_p
 
 
 @pytest.mark.parametrize("torn", ["", '{"picture": "c.png", "ver'])
-def test_an_interrupted_job_goes_on_after_the_last_whole_line(torn: str, tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_after_the_last_complete_line(torn: str, tmp_path: Path) -> None:
     Results(tmp_path, MADE_WITH).add(result("a.png", tmp_path))
     journal = tmp_path / "results.partial.jsonl"
     journal.write_text(journal.read_text(encoding="utf-8") + torn, encoding="utf-8")
@@ -46,17 +46,17 @@ def test_an_interrupted_job_goes_on_after_the_last_whole_line(torn: str, tmp_pat
     assert len(Results(tmp_path, MADE_WITH).finish(["a.png", "b.png"])) == 2
 
 
-def test_a_finished_job_is_not_done_again(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     results = Results(tmp_path, MADE_WITH)
     results.add(result("a.png", tmp_path))
     results.finish(["a.png"])
     assert Results(tmp_path, MADE_WITH).is_known("a.png", "10 bytes")
 
 
-def test_a_changed_picture_a_lost_map_and_an_unreadable_picture_are_done_again(tmp_path: Path) -> None:
+def test_changed_images_lost_maps_and_unreadable_images_are_repeated(tmp_path: Path) -> None:
     results = Results(tmp_path, MADE_WITH)
-    for picture in ("a.png", "b.png"):
-        results.add(result(picture, tmp_path))
+    for image in ("a.png", "b.png"):
+        results.add(result(image, tmp_path))
     results.add(Result("c.png", "10 bytes", unreadable="it is empty"))
     (tmp_path / "b.png.map").write_text("", encoding="utf-8")  # as a power cut may leave it
     assert results.is_known("a.png", "10 bytes")
@@ -65,7 +65,7 @@ def test_a_changed_picture_a_lost_map_and_an_unreadable_picture_are_done_again(t
     assert not results.is_known("c.png", "10 bytes")
 
 
-def test_results_of_another_model_stay_as_they_are(tmp_path: Path) -> None:
+def test_results_of_another_model_are_not_changed(tmp_path: Path) -> None:
     results = Results(tmp_path, MADE_WITH)
     results.add(result("a.png", tmp_path))
     results.finish(["a.png"])
@@ -75,14 +75,14 @@ def test_results_of_another_model_stay_as_they_are(tmp_path: Path) -> None:
     assert (tmp_path / "results.json").read_bytes() == before
 
 
-def test_a_file_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_file_that_holds_no_results_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(ValueError, match="is not a list of results: give another output folder"):
         Results(tmp_path, MADE_WITH)
     assert (tmp_path / "results.json").read_text(encoding="utf-8") == "[1, 2]"
 
 
-def test_a_spreadsheet_takes_no_name_for_a_formula(tmp_path: Path) -> None:
+def test_a_spreadsheet_runs_no_name_as_a_formula(tmp_path: Path) -> None:
     results = Results(tmp_path, MADE_WITH)
     results.add(Result("=1+1.png", "10 bytes", unreadable="it is empty"))
     results.finish(["=1+1.png"])

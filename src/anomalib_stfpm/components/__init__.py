@@ -1,0 +1,1 @@
+"""Replacements for anomalib's default pre-processor, post-processor, evaluator and metrics."""

@@ -1,0 +1,66 @@
+"""The default pre-processor: an exported model resizes images as training did."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from anomalib.pre_processing import PreProcessor
+from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
+
+from anomalib_stfpm.backbone.resize import resize_antialiased
+
+
+class TrainingPreProcessor(PreProcessor):
+    """anomalib's pre-processor, which keeps antialiasing when the model is exported.
+
+    anomalib drops antialiasing on export. Images larger than the input then look different from those that the model
+    was trained on, and scores and maps differ from those of ``Engine.predict``.
+    """
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Resize and normalise images of shape ``(N, 3, H, W)`` in a model that runs without a trainer."""
+        if not torch.compiler.is_compiling():
+            images: torch.Tensor = self.transform(batch) if self.transform else batch
+            return images
+        for transform, exportable in zip(flat(self.transform), flat(self.export_transform), strict=True):
+            size = _antialiased_size(transform)
+            batch = exportable(batch) if size is None else resize_antialiased(batch, size)
+        return batch
+
+
+def _antialiased_size(transform: Transform) -> tuple[int, int] | None:
+    if not isinstance(transform, Resize) or not transform.antialias:
+        return None
+    # torchvision stores an enumeration or its value, depending on the version.
+    is_bilinear = transform.interpolation in (InterpolationMode.BILINEAR, InterpolationMode.BILINEAR.value)
+    return _height_and_width(transform) if is_bilinear else None
+
+
+def flat(transform: Any) -> Iterator[Transform]:  # noqa: ANN401  # torchvision gives its attributes no types
+    """Yield the transforms of nested compositions in order.
+
+    Example:
+        >>> [type(part).__name__ for part in flat(Compose([Compose([Resize(64)]), Resize(32)]))]
+        ['Resize', 'Resize']
+    """
+    if type(transform) is Compose:  # a subclass may do something else
+        for part in transform.transforms:
+            yield from flat(part)
+    elif transform is not None:
+        yield transform
+
+
+def fixed_size(transform: Transform | None) -> tuple[int, int] | None:
+    """Return the height and width of resized images, or ``None`` if they depend on the image.
+
+    Example:
+        >>> fixed_size(Compose([Resize((64, 96))])), fixed_size(Resize(64))
+        ((64, 96), None)
+    """
+    resizes = [part for part in flat(transform) if isinstance(part, Resize)]
+    return _height_and_width(resizes[-1]) if resizes else None
+
+
+def _height_and_width(transform: Resize) -> tuple[int, int] | None:
+    size = transform.size
+    return (int(size[0]), int(size[1])) if size is not None and len(size) == 2 else None

@@ -1,0 +1,1 @@
+"""Training: the learning-rate schedule, the student that is kept, resuming, interruption, several processes."""

@@ -1,0 +1,79 @@
+"""Training in several processes: one student, one folder, and every image counted once."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DistributedSampler
+
+from anomalib_stfpm.registry import LATEST, write_to_folder
+
+
+class SeveralProcesses(Callback):
+    """Share the first process's batch-normalisation statistics and its folder with all processes.
+
+    Distributed training averages gradients, but each process updates its own running statistics. Without this,
+    validation and the end of training would see different students. anomalib's command also makes a folder for each
+    process and lets ``latest`` point to the last one, which gets no checkpoint.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let all processes write to the first one's folder."""
+        del pl_module, stage
+        if trainer.world_size == 1:
+            return
+        own = Path(trainer.default_root_dir)
+        shared = Path(trainer.strategy.broadcast(trainer.default_root_dir))
+        if own != shared:
+            write_to_folder(trainer, shared)
+            with suppress(OSError):
+                own.rmdir()  # fails if the folder is not empty
+        trainer.strategy.barrier()
+        latest = shared.with_name(LATEST)
+        if trainer.is_global_zero and latest.is_symlink() and not latest.exists():
+            latest.unlink()
+            latest.symlink_to(shared, target_is_directory=True)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Share the statistics before a student is validated."""
+        _share_buffers(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Share the statistics of the last student."""
+        _share_buffers(trainer, pl_module)
+
+
+def _share_buffers(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    if trainer.world_size > 1:
+        network: Any = pl_module.model
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
+def count_unrepeated(loaders: Any, batch_idx: int, dataloader_idx: int, images: int) -> int:  # noqa: ANN401
+    """Count the images at the start of a batch that no other process sees.
+
+    Lightning gives all processes equally many images by repeating some at the end. With fewer images than processes
+    all are counted, because every process needs at least one.
+
+    Example:
+        >>> from torch.utils.data import DataLoader
+        >>> sampler = DistributedSampler(range(5), num_replicas=2, rank=1, shuffle=False)
+        >>> loader = DataLoader(range(5), batch_size=2, sampler=sampler)
+        >>> [(batch.tolist(), count_unrepeated(loader, i, 0, len(batch))) for i, batch in enumerate(loader)]
+        [([1, 3], 2), ([0], 0)]
+    """
+    loader = loaders[dataloader_idx] if isinstance(loaders, Sequence) else loaders
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or sampler.shuffle or sampler.drop_last:
+        return images
+    all_images: int = len(sampler.dataset)  # type: ignore[arg-type]
+    if all_images < sampler.num_replicas:
+        return images
+    own = len(range(sampler.rank, all_images, sampler.num_replicas))
+    before: int = batch_idx * loader.batch_size
+    return min(images, max(0, own - before))

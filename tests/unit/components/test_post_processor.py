@@ -1,0 +1,127 @@
+"""Thresholds and normalisation suit validation with normal images only, and are anomalib's otherwise."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import openvino
+import pytest
+import torch
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.post_processing import PostProcessor
+from torchmetrics.utilities.data import dim_zero_cat
+
+from anomalib_stfpm import Stfpm
+from anomalib_stfpm.components.post_processor import NormalPostProcessor
+
+BUFFERS = ("_image_threshold", "_pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
+
+
+def batches(*labels: list[int], masks: bool = True, seed: int = 0) -> list[ImageBatch]:
+    """Predicted batches; the maps are products of three random maps, as those of STFPM are, with a long tail."""
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for label in labels:
+        maps = torch.rand(3, len(label), 1, 32, 32, generator=generator).prod(0) + 0.001
+        gt_label = torch.tensor(label)
+        gt_mask = torch.zeros(len(label), 32, 32, dtype=torch.bool)
+        gt_mask[gt_label == 1, 4:9, 4:9] = True
+        maps[:, 0][gt_mask] += 0.5
+        image = torch.zeros(len(label), 3, 32, 32)
+        score = maps.amax(dim=(-2, -1))
+        batch = ImageBatch(image=image, gt_label=gt_label, gt_mask=gt_mask if masks else None)
+        made.append(batch.update(anomaly_map=maps, pred_score=score))
+    return made
+
+
+def validate(
+    post_processor: PostProcessor, given: list[ImageBatch], *, others_have_defects: bool = False
+) -> dict[str, float]:
+    def agree(decision: bool, *, all: bool) -> bool:  # noqa: A002  Lightning's name
+        assert all
+        return decision and not others_have_defects
+
+    strategy = SimpleNamespace(reduce_boolean_decision=agree)
+    trainer: Any = SimpleNamespace(strategy=strategy, val_dataloaders=None, world_size=1)
+    for index, batch in enumerate(given):
+        post_processor.on_validation_batch_end(trainer, trainer, batch, batch, index)
+    post_processor.on_validation_epoch_end(trainer, trainer)
+    return {name: float(getattr(post_processor, name)) for name in BUFFERS}
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_with_normal_images_only_thresholds_are_the_pixel_quantile_and_the_highest_score(
+    masks: bool,
+) -> None:
+    given = batches([0, 0, 0], [0, 0], masks=masks)
+    pixels = dim_zero_cat([batch.anomaly_map.flatten() for batch in given])
+    scores = dim_zero_cat([batch.pred_score.flatten() for batch in given])
+    values = validate(NormalPostProcessor(), given)
+    assert values["_image_threshold"] == scores.max()
+    assert values["_pixel_threshold"] == pytest.approx(float(pixels.quantile(0.995)), rel=1e-2)
+    assert float((pixels > values["_pixel_threshold"]).float().mean()) == pytest.approx(0.005, abs=1e-3)
+
+
+def test_the_lowest_normal_value_becomes_0_and_the_threshold_one_half() -> None:
+    post_processor = NormalPostProcessor()
+    values = validate(post_processor, batches([0, 0, 0]))
+    lowest, threshold = values["pixel_min"], values["_pixel_threshold"]
+    maps = torch.tensor([lowest, (lowest + threshold) / 2, threshold, 2 * threshold - lowest, 9.0]).reshape(1, 1, 5)
+    (batch,) = batches([0])
+    batch.update(anomaly_map=maps)
+    post_processor.normalize_batch(batch)
+    assert batch.anomaly_map.flatten().tolist() == pytest.approx([0, 0.25, 0.5, 1, 1], abs=1e-6)
+
+
+def test_an_export_with_one_value_in_validation_still_separates_higher_from_lower_scores(tmp_path: Path) -> None:
+    post_processor = NormalPostProcessor()
+    for value in (post_processor.image_min, post_processor.image_max, post_processor._image_threshold):
+        value.fill_(2.0)
+    for value in (post_processor.pixel_min, post_processor.pixel_max, post_processor._pixel_threshold):
+        value.fill_(0.0)
+
+    class Scores(torch.nn.Module):
+        def __init__(self, post_processor: NormalPostProcessor) -> None:
+            super().__init__()
+            self.post_processor = post_processor
+
+        def forward(self, scores: torch.Tensor) -> torch.Tensor:
+            batch = InferenceBatch(pred_score=scores, anomaly_map=scores.reshape(-1, 1, 1, 1))
+            return torch.stack(
+                [self.post_processor(batch).pred_score, self.post_processor(batch).anomaly_map.flatten()]
+            )
+
+    scores = torch.tensor([1.99, 2.0, 2.01, 1e6])
+    torch.onnx.export(Scores(post_processor).eval(), (scores,), tmp_path / "scores.onnx", dynamo=True, verbose=False)
+    compiled = openvino.compile_model(tmp_path / "scores.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    (given,) = compiled([scores.numpy()]).values()
+    assert given[0].tolist() == pytest.approx([0, 0.5, 1, 1], abs=0.1)
+    assert given[1].tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("labels", [([0, 0], [0, 1]), ([1, 0], [0, 0]), ([1, 1],)])
+def test_with_defects_in_validation_it_equals_anomalibs(labels: tuple[list[int], ...]) -> None:
+    assert validate(NormalPostProcessor(), batches(*labels)) == validate(PostProcessor(), batches(*labels))
+
+
+def test_with_defects_in_another_process_it_equals_anomalibs() -> None:
+    given = batches([0, 0], [0, 0])
+    assert validate(NormalPostProcessor(), given, others_have_defects=True) == validate(PostProcessor(), given)
+
+
+def test_validations_do_not_affect_each_other() -> None:
+    post_processor = NormalPostProcessor()
+    validate(post_processor, batches([0, 1]))
+    validate(post_processor, batches([0, 0], seed=1))
+    assert validate(post_processor, batches([0, 0])) == validate(NormalPostProcessor(), batches([0, 0]))
+
+
+def test_disabled_thresholds_and_normalisation_stay_unset() -> None:
+    values = validate(NormalPostProcessor(enable_normalization=False, enable_thresholding=False), batches([0, 0]))
+    assert all(value != value for value in values.values())
+
+
+def test_it_is_the_default_and_can_be_replaced() -> None:
+    assert type(Stfpm().post_processor) is NormalPostProcessor
+    users = PostProcessor()
+    assert Stfpm(post_processor=users).post_processor is users

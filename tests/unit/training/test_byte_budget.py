@@ -1,0 +1,46 @@
+"""The cache budget is what the user gives, or half of the free memory."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from anomalib_stfpm.training.cache.byte_budget import ByteBudget, bytes_to_use, free_memory, parse_budget
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(0, 0), ("0", 0), (500, 500), ("2kB", 2000), ("1.5 GB", 1_500_000_000), ("2GiB", 2**31), ("3m", 3_000_000)],
+)
+def test_a_budget_may_have_a_unit(given: int | str, expected: int) -> None:
+    assert parse_budget(given) == expected
+
+
+@pytest.mark.parametrize("given", [-1, "-1", "much", "", "2TBB", "nan", True])
+def test_an_invalid_budget_is_rejected(given: int | str) -> None:
+    with pytest.raises(ValueError, match="cache_budget must be 'auto' or a number of bytes such as 500MB"):
+        parse_budget(given)
+
+
+def test_auto_is_half_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomalib_stfpm.training.cache.byte_budget.free_memory", lambda: 1000)
+    assert bytes_to_use(parse_budget("auto")) == 500
+
+
+def test_processes_share_a_budget() -> None:
+    assert bytes_to_use(100, processes=4) == 25
+
+
+def test_no_more_is_granted_than_is_left() -> None:
+    budget = ByteBudget(100)
+    assert [budget.take(30, 2), budget.take(30, 5), budget.take(10, 5)] == [2, 1, 1]
+
+
+def test_free_memory_respects_the_limit_of_a_container(tmp_path: Path) -> None:
+    assert free_memory(tmp_path) == pytest.approx(psutil.virtual_memory().available, rel=0.2)
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("3000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000\ninactive_file 1000\n")
+    assert free_memory(tmp_path) == 3000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory(tmp_path) > 5000
