@@ -19,6 +19,8 @@ from PIL import Image
 from rich.logging import RichHandler
 from safetensors.torch import save_file
 
+from anomalib_stfpm_deploy.quiet import HideMessages
+
 BACKBONE = "resnet18.tv_in1k"
 
 
@@ -44,9 +46,12 @@ def teacher_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _rich_handlers_are_removed() -> Iterator[None]:
-    """Remove the log handlers that anomalib's command line adds: they would print in all later tests."""
+def _logs_are_restored() -> Iterator[None]:
+    """Remove what a command line does to the logs: its handlers and filters would act in all later tests."""
     yield
+    for logger in map(logging.getLogger, logging.root.manager.loggerDict):
+        for hidden in [one for one in logger.filters if isinstance(one, HideMessages)]:
+            logger.removeFilter(hidden)
     for logger in (logging.getLogger(), logging.getLogger("lightning.pytorch")):
         for handler in [one for one in logger.handlers if isinstance(one, RichHandler)]:
             logger.removeHandler(handler)

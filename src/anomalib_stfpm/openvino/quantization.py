@@ -18,6 +18,7 @@ from typing import Any
 import nncf
 import numpy as np
 import openvino
+from nncf.quantization.advanced_parameters import OverflowFix
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from torchmetrics import Metric
 
@@ -33,7 +34,8 @@ _NO_OPERATIONS = {"Constant", "Parameter", "Result"}
 _ACTIVATIONS = {"Clamp", "Elu", "Gelu", "HSigmoid", "HSwish", "PRelu", "Relu", "Sigmoid", "Swish"}
 _POOLING = {"AvgPool", "MaxPool", "Pad"}
 _FULL_RANGES = nncf.AdvancedQuantizationParameters(
-    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+    overflow_fix=OverflowFix.ENABLE,  # else sums overflow on processors without VNNI, which are common at machines
 )
 
 
