@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import ModuleList
 from torchmetrics.classification import BinaryPrecisionRecallCurve
 
-from anomalib_stfpm.training.distributed import count_unrepeated
+from anomalib_stfpm.components.unrepeated_images import count_unrepeated
 
 RANKED_FIELDS = ("pred_score", "anomaly_map")
 

@@ -9,7 +9,7 @@ from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from anomalib_stfpm.training.distributed import count_unrepeated
+from anomalib_stfpm.components.unrepeated_images import count_unrepeated
 
 NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
 """Share of the pixels of held-out normal images that lie below the pixel threshold."""

@@ -1,6 +1,5 @@
-"""Training in several processes: one student, one folder, and every image counted once."""
+"""Training in several processes: one student and one folder."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch.utils.data import DistributedSampler
 
 from anomalib_stfpm.registry import LATEST, write_to_folder
 
@@ -52,28 +50,3 @@ def _share_buffers(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         network: Any = pl_module.model
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, src=0)
-
-
-def count_unrepeated(loaders: Any, batch_idx: int, dataloader_idx: int, images: int) -> int:  # noqa: ANN401
-    """Count the images at the start of a batch that no other process sees.
-
-    Lightning gives all processes equally many images by repeating some at the end. With fewer images than processes
-    all are counted, because every process needs at least one.
-
-    Example:
-        >>> from torch.utils.data import DataLoader
-        >>> sampler = DistributedSampler(range(5), num_replicas=2, rank=1, shuffle=False)
-        >>> loader = DataLoader(range(5), batch_size=2, sampler=sampler)
-        >>> [(batch.tolist(), count_unrepeated(loader, i, 0, len(batch))) for i, batch in enumerate(loader)]
-        [([1, 3], 2), ([0], 0)]
-    """
-    loader = loaders[dataloader_idx] if isinstance(loaders, Sequence) else loaders
-    sampler = getattr(loader, "sampler", None)
-    if not isinstance(sampler, DistributedSampler) or sampler.shuffle or sampler.drop_last:
-        return images
-    all_images: int = len(sampler.dataset)  # type: ignore[arg-type]
-    if all_images < sampler.num_replicas:
-        return images
-    own = len(range(sampler.rank, all_images, sampler.num_replicas))
-    before: int = batch_idx * loader.batch_size
-    return min(images, max(0, own - before))

@@ -13,8 +13,8 @@ from anomalib.data.utils import Split
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_stfpm.components.unrepeated_images import count_unrepeated
 from anomalib_stfpm.registry import OncePerFit
-from anomalib_stfpm.training.distributed import count_unrepeated
 
 logger = logging.getLogger(__name__)
 
