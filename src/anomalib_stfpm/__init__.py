@@ -8,6 +8,7 @@ Reference:
     https://arxiv.org/abs/2103.04257
 """
 
+from anomalib_stfpm import data
 from anomalib_stfpm.anomaly_map import AnomalyMap, MapContrast, MapSmoothing
 from anomalib_stfpm.backbone.feature_pyramid import FeaturePyramid, available_levels
 from anomalib_stfpm.components.evaluator import RawEvaluator
@@ -34,6 +35,7 @@ __all__ = [
     "StfpmLoss",
     "StfpmModel",
     "available_levels",
+    "data",
     "import_checkpoint",
 ]
 __version__ = "0.1.0"

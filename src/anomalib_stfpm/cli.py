@@ -5,8 +5,8 @@ import traceback
 
 from anomalib.cli.cli import main as anomalib_main
 
-from anomalib_stfpm import data  # noqa: F401  registers the datamodules
 from anomalib_stfpm.argument_checks import reason_in
+from anomalib_stfpm.data.image_files import UnusableFileError
 from anomalib_stfpm.registry import prepare_command_line
 from anomalib_stfpm_deploy.cli import VERBS as DEPLOYMENT_VERBS
 from anomalib_stfpm_deploy.machine import MissingPackageError, load
@@ -54,5 +54,7 @@ def _print_verbs() -> None:
 
 
 def _is_of_this_package(error: BaseException) -> bool:
+    if isinstance(error, UnusableFileError):  # perhaps of a worker process
+        return True
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return bool(frame.f_globals["__name__"].startswith(("anomalib_stfpm.", "anomalib_stfpm_deploy.")))

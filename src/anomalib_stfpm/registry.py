@@ -11,19 +11,24 @@ from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anomalib.data
+import anomalib.data.utils
 import anomalib.engine.engine
 import anomalib.models
 import lightning.pytorch as pl
 import yaml
 from anomalib.data import AnomalibDataModule
+from anomalib.data.datasets.base.image import AnomalibDataset
+from anomalib.data.utils.path import resolve_path
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from filelock import FileLock
 from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
+from PIL import Image
 from rich.logging import RichHandler
 
 from anomalib_stfpm_deploy.quiet import hide, hide_known_messages
@@ -84,7 +89,8 @@ def prepare_command_line() -> None:
         config = self.config.get(self.config["subcommand"]) or {}
         hide_known_messages()
         _log_once()
-        if chooses_validation_images(config.get("config") or []):
+        files = config.get("config") or []
+        if chooses_validation_images(files if isinstance(files, list) else [files]):
             hide("anomalib_stfpm.training.student_selection", "Validation images are not held out")
         seed = config.get("seed_everything")
         if isinstance(seed, int) and not isinstance(seed, bool):
@@ -132,6 +138,122 @@ def lock_folder_numbering() -> None:
         return created
 
     engine.create_versioned_dir = create_locked
+
+
+def use_image_rules(rules: Any) -> None:  # noqa: ANN401  # the module with the functions
+    """Find and read images by ``anomalib_stfpm.data.image_files``.
+
+    Without it, images of more than 8 bits become white or black, turned images do not fit their masks, files that tools
+    left are images, and masks are paired in the order of their names.
+    """
+    read_image = anomalib.data.utils.read_image
+    if read_image is rules.read_image:
+        return
+    folder: Any = import_module("anomalib.data.datasets.image.folder")
+    predict: Any = import_module("anomalib.data.predict")
+    _replace(read_image, rules.read_image)
+    _replace(anomalib.data.utils.read_mask, rules.read_mask)
+
+    prepare_files = folder._prepare_files_labels
+
+    @wraps(prepare_files)
+    def prepare_images(path: str | Path, path_type: str, extensions: Any = None) -> tuple[list[Path], list[str]]:  # noqa: ANN401
+        files, _ = prepare_files(path, path_type, extensions)
+        images = rules.without_leftovers(files, Path(path))
+        if not images:
+            msg = f"'{path}' holds no images, only files that tools left there."
+            raise ValueError(msg)
+        return images, [path_type] * len(images)
+
+    make_dataset = folder.make_folder_dataset
+
+    @wraps(make_dataset)
+    def make_dataset_with_masks_by_name(
+        root: Any = None,  # noqa: ANN401
+        abnormal_dir: Any = None,  # noqa: ANN401
+        mask_dir: Any = None,  # noqa: ANN401
+        extensions: Any = None,  # noqa: ANN401
+        **others: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        samples = make_dataset(root=root, abnormal_dir=abnormal_dir, extensions=extensions, **others)
+        image_folders, mask_folders = _folders(abnormal_dir, root), _folders(mask_dir, root)
+        if not image_folders or not mask_folders:
+            return samples
+        if len(image_folders) != len(mask_folders):
+            counts = f"{len(mask_folders)} for {len(image_folders)}"
+            msg = f"mask_dir must have a folder for each of abnormal_dir: got {counts}."
+            raise ValueError(msg)
+        for image_folder, mask_folder in zip(image_folders, mask_folders, strict=True):
+            inside = samples.image_path.map(lambda path, folder=image_folder: folder in Path(path).parents)
+            if inside.any():
+                masks, _ = prepare_images(mask_folder, "mask", extensions)
+                images = list(map(Path, samples.image_path[inside]))
+                found = rules.masks_by_name(images, image_folder, masks, mask_folder)
+                samples.loc[inside, "mask_path"] = list(map(str, found))
+        samples.attrs["task"] = "segmentation"
+        return samples
+
+    folder._prepare_files_labels, folder.make_folder_dataset = prepare_images, make_dataset_with_masks_by_name
+
+    find_images = predict.get_image_filenames
+
+    @wraps(find_images)
+    def find_images_only(path: str | Path, *args: Any, **kwargs: Any) -> list[Path]:  # noqa: ANN401
+        found: list[Path] = find_images(path, *args, **kwargs)
+        return rules.without_leftovers(found, Path(path).resolve()) if Path(path).is_dir() else found
+
+    predict.get_image_filenames = find_images_only
+
+    get_item = AnomalibDataset.__getitem__
+
+    @wraps(get_item)
+    def get_item_with_mask_that_fits(self: AnomalibDataset, index: int) -> Any:  # noqa: ANN401
+        item = get_item(self, index)
+        rules.require_mask_of_image_size(item)
+        return item
+
+    AnomalibDataset.__getitem__ = get_item_with_mask_that_fits  # type: ignore[method-assign]
+    dataset: Any
+    for dataset in (AnomalibDataset, predict.PredictDataset):
+        # A worker process that starts afresh imports this package with the function.
+        dataset.__getstate__ = lambda self: {**vars(self), "read_image": rules.read_image}
+
+    # Images are shown as they were read.
+    item_visualizer: Any = import_module("anomalib.visualization.image.item_visualizer")
+    item_visualizer.Image = SimpleNamespace(**{**vars(Image), "open": rules.open_image})
+
+
+def _replace(function: Any, other: Any) -> None:  # noqa: ANN401
+    """Replace a function of anomalib in all modules that have imported it."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "anomalib":
+            for attribute in [key for key, value in vars(module).items() if value is function]:
+                setattr(module, attribute, other)
+
+
+def _folders(given: Any, root: Any) -> list[Path]:  # noqa: ANN401
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    return [resolve_path(path, root) for path in several if path is not None]
+
+
+def number_repeated_names() -> None:
+    """Without it, ``predict`` overwrites heat maps: anomalib names them by the last two parts of an image's path."""
+    visualizer: Any = import_module("anomalib.visualization.image.visualizer")
+    generate = visualizer.generate_output_filename
+    if hasattr(generate, "__wrapped__"):
+        return
+    image_of: dict[Path, str] = {}
+
+    @wraps(generate)
+    def generate_unique(input_path: str | Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
+        name: Path = generate(input_path, *args, **kwargs)
+        number, unique = 1, name
+        while image_of.setdefault(unique, str(input_path)) != str(input_path):
+            number += 1
+            unique = name.with_name(f"{name.stem}_{number}{name.suffix}")
+        return unique
+
+    visualizer.generate_output_filename = generate_unique
 
 
 def write_to_folder(trainer: pl.Trainer, folder: Path) -> None:

@@ -67,6 +67,16 @@ def heat_map(anomaly_map: npt.NDArray[np.float32], size: tuple[int, int]) -> Ima
     return colour(levels(anomaly_map, size))
 
 
+def as_8_bits(image: ImageArray) -> npt.NDArray[np.uint8]:
+    """Round an image to 8 bits.
+
+    Example:
+        >>> as_8_bits(np.array([[[0.0, 0.2, 1.0]]], np.float32)).tolist()
+        [[[0, 51, 255]]]
+    """
+    return np.asarray(image if image.dtype == np.uint8 else cv2.convertScaleAbs(image, alpha=255), np.uint8)
+
+
 def as_image(pixels: Pixels) -> ImageArray:
     """Convert the input of a network to an image.
 

@@ -1,32 +1,33 @@
-"""Images read and resized as in training: as Pillow's ``convert("RGB")`` and torchvision's ``Resize`` do it."""
+"""Images are read by one rule, which training uses too, and resized as torchvision's ``Resize`` does it."""
 
 import stat
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-ImageArray = npt.NDArray[np.uint8]
-"""An RGB image of shape ``(H, W, 3)``."""
+ImageArray = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+"""An RGB image of shape ``(H, W, 3)``, with values from 0 to 255 or, as floating-point numbers, from 0 to 1."""
 
 Pixels = npt.NDArray[np.float32]
 """The input of a network, of shape ``(1, 3, H, W)``, with values from 0 to 1."""
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """File name suffixes of the images that are found in a folder."""
 
 _JPEG, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
 _TIFF = (b"II*\x00", b"MM\x00*")
+_LEFT_BY_TOOLS = {".ipynb_checkpoints", "__MACOSX", "@eaDir"}
 
 _BAND = 32  # neighbouring outputs, which depend on the same few inputs
 _CACHED_LENGTHS = 1024
 
 
 class UnreadableImageError(ValueError):
-    """A file is not an image, or not a whole one.
+    """A file is not an image, or not a whole one, or its values have no known range.
 
     Example:
         >>> try:
@@ -37,23 +38,57 @@ class UnreadableImageError(ValueError):
     """
 
 
+def is_leftover(path: PurePath) -> bool:
+    """Return whether a tool left a file in a folder: its name begins with a dot, or its folder is such a tool's.
+
+    Example:
+        >>> is_leftover(Path("good/._1.jpg")), is_leftover(Path("good/.ipynb_checkpoints/1.jpg"))
+        (True, True)
+        >>> is_leftover(Path("good/1.jpg"))
+        False
+    """
+    return path.name.startswith(".") or not _LEFT_BY_TOOLS.isdisjoint(path.parts)
+
+
 def read_image(path: Path | str) -> ImageArray:
     """Read an image as RGB.
 
-    A greyscale image gets three equal channels. Transparency and orientation tags are ignored. A channel of 16 bits
-    keeps its upper 8 bits. In a greyscale image of 16 bits, values above 255 become 255 instead, as in Pillow.
+    A greyscale image gets three equal channels, transparency is ignored, and the image is turned as its orientation tag
+    says. Values of 16 bits are divided by 65535. Floating-point values must be from 0 to 1.
 
     Args:
         path: The file.
 
     Returns:
-        The image, of shape ``(H, W, 3)``.
+        The image, of shape ``(H, W, 3)``: 8 bits as they are, any other depth as ``float32`` from 0 to 1.
+
+    Raises:
+        UnreadableImageError: If the file cannot be read, is not a whole image, or has values without a known range.
+
+    Example:
+        >>> read_image("nothing.png")
+        Traceback (most recent call last):
+        ...
+        anomalib_stfpm_deploy.image.UnreadableImageError: it cannot be read (No such file or directory)
+    """
+    decoded = decode(path)
+    return as_rgb(decoded if decoded.ndim == 2 else decoded[..., ::-1])
+
+
+def decode(path: Path | str) -> npt.NDArray[Any]:
+    """Read the values of a file as they are, turned as its orientation tag says.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Grey values of shape ``(H, W)``, or blue, green and red ones of shape ``(H, W, 3)``.
 
     Raises:
         UnreadableImageError: If the file cannot be read, or is not a whole image.
 
     Example:
-        >>> read_image("nothing.png")
+        >>> decode("nothing.png")
         Traceback (most recent call last):
         ...
         anomalib_stfpm_deploy.image.UnreadableImageError: it cannot be read (No such file or directory)
@@ -72,34 +107,67 @@ def read_image(path: Path | str) -> ImageArray:
     if data.startswith(_JPEG) and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN):
         msg = "it is cut off"  # OpenCV would make up the rest
         raise UnreadableImageError(msg)
+    is_tiff = data.startswith(_TIFF)
+    # Only "unchanged" shows that a TIFF has transparency. OpenCV turns a TIFF in either case.
+    how = cv2.IMREAD_UNCHANGED if is_tiff else cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
     try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as error:
         msg = f"it is too large or cannot be decoded ({error.err or 'unknown format'})"
         raise UnreadableImageError(msg) from error
     if decoded is None:
         msg = "it is not an image, or not a whole one"
         raise UnreadableImageError(msg)
-    if data.startswith(_TIFF) and decoded.ndim == 3 and decoded.shape[2] == 4:
-        msg = "it is a TIFF with transparency, which OpenCV reads differently from training: save it as PNG"
+    if decoded.ndim == 3 and decoded.shape[2] != 3:
+        msg = "it is a TIFF with transparency, which OpenCV reads differently from PNG: save it as PNG"
         raise UnreadableImageError(msg)
-    return _to_rgb(decoded)
+    return decoded
 
 
-def _to_rgb(decoded: npt.NDArray[Any]) -> ImageArray:
-    channels = 1 if decoded.ndim == 2 else decoded.shape[2]
-    if decoded.dtype != np.uint8:
-        upper = decoded >> 8 if channels > 1 and decoded.dtype == np.uint16 else decoded.clip(0, 255)
-        decoded = upper.astype(np.uint8)
-    conversion = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}[channels]
-    return np.asarray(cv2.cvtColor(decoded, conversion), np.uint8)
+def as_rgb(image: npt.NDArray[Any]) -> ImageArray:
+    """Give an image three channels, and values whose range is known.
+
+    Args:
+        image: An image of shape ``(H, W)``, ``(H, W, 1)``, ``(H, W, 3)`` in RGB or ``(H, W, 4)`` in RGBA, with values
+            of 8 or 16 bits or floating-point values from 0 to 1.
+
+    Returns:
+        The image of shape ``(H, W, 3)``: 8 bits as they are, any other depth as ``float32`` from 0 to 1.
+
+    Raises:
+        UnreadableImageError: If it is anything else.
+
+    Example:
+        >>> as_rgb(np.full((1, 1), 13107, np.uint16)).tolist()
+        [[[0.20000000298023224, 0.20000000298023224, 0.20000000298023224]]]
+    """
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[..., 0]
+    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[2] not in (3, 4)):
+        msg = f"its shape must be (H, W), (H, W, 1), (H, W, 3) or (H, W, 4): it is {image.shape}"
+        raise UnreadableImageError(msg)
+    image = np.stack([image] * 3, axis=-1) if image.ndim == 2 else image[..., :3]
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image)
+    if image.dtype == np.uint16:
+        return image.astype(np.float32) / np.float32(65535)
+    if not np.issubdtype(image.dtype, np.floating):
+        msg = f"its values are of type {image.dtype}, whose range is not known: save it with 8 or 16 bits"
+        raise UnreadableImageError(msg)
+    if not (image.min() >= 0 and image.max() <= 1):  # false for NaN, too
+        msg = (
+            "its floating-point values must be from 0 to 1, without NaN: "
+            f"they are from {image.min():.6g} to {image.max():.6g}"
+        )
+        raise UnreadableImageError(msg)
+    return image.astype(np.float32)
 
 
 def resize_antialiased(image: ImageArray, size: tuple[int, int]) -> Pixels:
     """Resize an image bilinearly with antialiasing, as torchvision's ``Resize`` does.
 
     Args:
-        image: An image of shape ``(H, W, 3)``.
+        image: An image of shape ``(H, W, 3)``, with values of 8 bits, or floating-point ones from 0 to 1.
         size: Height and width in pixels.
 
     Returns:
@@ -111,7 +179,8 @@ def resize_antialiased(image: ImageArray, size: tuple[int, int]) -> Pixels:
     """
     height, width, channels = image.shape
     pixels: Pixels = image.reshape(height, width * channels).astype(np.float32)
-    pixels *= np.float32(1 / 255)
+    if image.dtype == np.uint8:
+        pixels *= np.float32(1 / 255)
     if size[0] != height:
         resized = np.empty((size[0], width * channels), np.float32)
         for outputs, inputs, weights in _weights(height, size[0]):

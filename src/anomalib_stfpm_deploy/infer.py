@@ -13,8 +13,8 @@ from pathlib import Path
 
 from . import files
 from .cli import INTERRUPTED, Parser
-from .heat_map import as_image, as_png, colour, heat_map_as_png, levels, overlay
-from .image import SUFFIXES, UnreadableImageError, read_image
+from .heat_map import as_8_bits, as_image, as_png, colour, heat_map_as_png, levels, overlay
+from .image import SUFFIXES, UnreadableImageError, is_leftover, read_image
 from .network import F32, PRECISIONS, THROUGHPUT, Network, model_files
 from .results import Result, Results
 
@@ -136,7 +136,8 @@ def _images_below(folder: Path) -> Iterator[Path]:
 
     # os.walk does not follow links to folders, which may form a cycle.
     for inside, _, names in os.walk(folder, onerror=refuse):
-        yield from (Path(inside) / name for name in names if Path(name).suffix.lower() in SUFFIXES)
+        found = (Path(inside) / name for name in names if Path(name).suffix.lower() in SUFFIXES)
+        yield from (path for path in found if not is_leftover(path.relative_to(folder)))
 
 
 def _version(path: Path) -> str:
@@ -177,7 +178,7 @@ class _Job:
         heat_map_name = overlay_name = None
         if self.with_maps:
             heat_map_name, overlay_name = (f"{folder}/{name}.png" for folder in (HEAT_MAPS, OVERLAYS))
-            shown = image if self.full_size else as_image(pixels)
+            shown = as_8_bits(image) if self.full_size else as_image(pixels)
             found = levels(prediction.anomaly_map, (shown.shape[0], shown.shape[1]))
             files.write_bytes(self.folder / heat_map_name, heat_map_as_png(found), durable=False)
             files.write_bytes(self.folder / overlay_name, as_png(overlay(shown, colour(found))), durable=False)

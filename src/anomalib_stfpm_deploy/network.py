@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from .image import ImageArray, Pixels, resize_antialiased
+from .image import Pixels, UnreadableImageError, as_rgb, resize_antialiased
 
 DEVICE = "CPU"
 F32, BF16 = "f32", "bf16"
@@ -95,16 +95,26 @@ class Network:
         """Number of images to compute at once to keep the CPU busy."""
         return int(self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
 
-    def prepare(self, image: ImageArray) -> Pixels:
+    def prepare(self, image: npt.NDArray[Any]) -> Pixels:
         """Resize an image to the model's input.
 
         Args:
-            image: An image of shape ``(H, W, 3)``.
+            image: A grey image of shape ``(H, W)`` or ``(H, W, 1)``, or an image in RGB or RGBA of shape ``(H, W, 3)``
+                or ``(H, W, 4)``. OpenCV's frames are in BGR: give ``frame[..., ::-1]``. Values of 8 bits are divided by
+                255, those of 16 bits by 65535, and floating-point values must be from 0 to 1.
 
         Returns:
             The pixels, of shape ``(1, 3, *input_size)``, with values from 0 to 1. They keep the image's size if the
             model takes any.
+
+        Raises:
+            ValueError: If the image has another shape, or values of another type or range.
         """
+        try:
+            image = as_rgb(np.asarray(image))
+        except UnreadableImageError as error:
+            msg = f"The image cannot be used: {error}."
+            raise ValueError(msg) from error
         return resize_antialiased(image, self.input_size or (image.shape[0], image.shape[1]))
 
     def predict(self, pixels: Pixels) -> Prediction:
@@ -166,6 +176,10 @@ def _read(path: Path) -> openvino.Model:
     try:
         model: openvino.Model = _core().read_model(path)
     except RuntimeError as error:
+        weights = f"{path.name}.data"
+        if path.suffix == ".onnx" and weights.encode() in path.read_bytes():
+            msg = f"'{path.with_name(weights)}' does not exist: copy it too, for it holds the weights of '{path}'."
+            raise FileNotFoundError(msg) from error
         msg = f"'{path}' cannot be read as a model: export it again."
         raise ValueError(msg) from error
     names = {name for output in model.outputs for name in output.get_names()}

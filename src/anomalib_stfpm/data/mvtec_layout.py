@@ -1,14 +1,15 @@
 """Your own images in MVTec AD's layout, whatever their format, with or without masks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from anomalib.data import Folder
 from anomalib.data.utils import ValSplitMode
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from anomalib_stfpm import argument_checks
+from anomalib_stfpm.data.image_files import without_leftovers
+from anomalib_stfpm_deploy.image import SUFFIXES, is_leftover
 
 
 class MVTecLayout(Folder):
@@ -53,21 +54,23 @@ class MVTecLayout(Folder):
         argument_checks.kind("root", root, str | Path, "the path of a folder")
         argument_checks.kind("category", category, str, "the name of a folder in root")
         folder = Path(root) / category
-        for needed in ("train/good", "test"):
-            if not (folder / needed).is_dir():
+        train, test = (_folders(folder / part) for part in ("train", "test"))
+        train_good, test_good = ([name for name in names if name.lower() == "good"] for names in (train, test))
+        for needed, found in {"train/good": train_good, "test": (folder / "test").is_dir()}.items():
+            if not found:
                 msg = f"'{folder}' is not in MVTec AD's layout: it has no folder '{needed}'."
                 raise FileNotFoundError(msg)
-        defects = sorted(path.name for path in (folder / "test").iterdir() if path.is_dir() and path.name != "good")
-        has_good = (folder / "test" / "good").is_dir()
+        normal, normal_test = ([f"train/{name}" for name in train_good], [f"test/{name}" for name in test_good])
+        defects = [name for name in test if name not in test_good]
         has_masks = (folder / "ground_truth").is_dir()
-        extensions = kwargs.get("extensions") or IMG_EXTENSIONS
-        parts = ["train/good", *(["test/good"] if has_good else []), *(f"test/{defect}" for defect in defects)]
+        extensions = kwargs.get("extensions") or SUFFIXES
+        parts = [*normal, *normal_test, *(f"test/{defect}" for defect in defects)]
         images = {part: _number_of_images(folder / part, extensions) for part in parts}
         for part, number in images.items():
             if not number:
-                msg = f"'{folder / part}' holds no images: their names end in {', '.join(extensions)}."
+                msg = f"'{folder / part}' holds no images: their names end in {', '.join(sorted(extensions))}."
                 raise FileNotFoundError(msg)
-        if not has_good and not defects:
+        if not normal_test and not defects:
             msg = f"'{folder / 'test'}' holds no folder of images to test with, such as 'good'."
             raise FileNotFoundError(msg)
         for defect in defects if has_masks else []:
@@ -82,9 +85,9 @@ class MVTecLayout(Folder):
         super().__init__(
             name=type(self).__name__,
             root=folder,
-            normal_dir="train/good",
+            normal_dir=normal,
             abnormal_dir=[f"test/{defect}" for defect in defects],
-            normal_test_dir="test/good" if has_good else None,
+            normal_test_dir=normal_test or None,
             mask_dir=[f"ground_truth/{defect}" for defect in defects] if has_masks else None,
             num_workers=num_workers,
             val_split_mode=val_split_mode,
@@ -93,6 +96,12 @@ class MVTecLayout(Folder):
         self.category = category
 
 
-def _number_of_images(folder: Path, extensions: Sequence[str]) -> int:
+def _folders(folder: Path) -> list[str]:
+    inside = folder.iterdir() if folder.is_dir() else []
+    return sorted(path.name for path in inside if path.is_dir() and not is_leftover(path))
+
+
+def _number_of_images(folder: Path, extensions: Collection[str]) -> int:
     lower = {extension.lower() for extension in extensions}
-    return sum(path.suffix.lower() in lower and not path.is_dir() for path in folder.rglob("*"))
+    files = [path for path in folder.rglob("*") if path.suffix.lower() in lower and not path.is_dir()]
+    return len(without_leftovers(files, folder))

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import openvino
 import torch
 from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import read_image
 from torchvision.transforms.v2 import Resize, Transform
 
 from anomalib_stfpm.components.pre_processor import fixed_size, flat
+from anomalib_stfpm.data.image_files import read_image
 
 ImageArray = npt.NDArray[np.float32]
 """An image of shape ``(1, 3, H, W)`` with values from 0 to 1."""

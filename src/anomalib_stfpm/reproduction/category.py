@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
+from anomalib_stfpm.data.image_files import UnusableFileError, read_image, read_mask
+from anomalib_stfpm_deploy.image import SUFFIXES, is_leftover
 
 
 def categories_in(root: Path) -> list[str]:
@@ -32,7 +32,11 @@ def problem(folder: Path) -> str | None:
     for part, purpose in {"train/good": "to train with", "test/good": "to test with"}.items():
         if not _images(folder / part):
             return f"'{folder / part}' holds no images {purpose}"
-    defects = sorted(path.name for path in (folder / "test").iterdir() if path.is_dir() and path.name != "good")
+    defects = sorted(
+        path.name
+        for path in (folder / "test").iterdir()
+        if path.is_dir() and path.name != "good" and not is_leftover(path)
+    )
     if not any(_images(folder / "test" / defect) for defect in defects):
         return f"'{folder / 'test'}' holds no images of defects"
     if (folder / "ground_truth").is_dir():
@@ -41,19 +45,22 @@ def problem(folder: Path) -> str | None:
             if masks != images:
                 return f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {images} images"
     files = sorted(path for part in ("train", "test", "ground_truth") for path in (folder / part).rglob("*"))
-    damages = (_damage(path) for path in files if path.suffix.lower() in IMG_EXTENSIONS)
+    damages = (_damage(path) for path in files if _is_image(path))
     return next((damage for damage in damages if damage), None)
 
 
 def _images(folder: Path) -> list[Path]:
     files = folder.iterdir() if folder.is_dir() else []
-    return [path for path in files if path.suffix.lower() in IMG_EXTENSIONS]
+    return [path for path in files if _is_image(path)]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not is_leftover(path)
 
 
 def _damage(path: Path) -> str | None:
     try:
-        with Image.open(path) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return f"'{path}' is damaged ({error})"
+        read_mask(path) if "ground_truth" in path.parts else read_image(path)
+    except UnusableFileError as error:
+        return str(error).removesuffix(".")
     return None

@@ -8,10 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import Resize
 
-from anomalib_stfpm_deploy.image import UnreadableImageError, read_image, resize_antialiased
+from anomalib_stfpm_deploy.image import SUFFIXES, UnreadableImageError, read_image, resize_antialiased
 
 COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((80, 60))
 DEEP = np.asarray(COLOURS.convert("L")).astype(np.uint16) * 200
@@ -54,13 +55,55 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize("kind", IMAGES)
-def test_an_image_is_read_as_in_training(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in IMAGES if "16 bits" not in kind])
+def test_an_image_of_8_bits_has_pillows_values_turned_as_its_tag_says(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "größe 10 µm"  # whatever its name
     path.write_bytes(IMAGES[kind])
     with Image.open(path) as image:
-        expected = np.asarray(image.convert("RGB"))
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     assert np.array_equal(read_image(path), expected)
+
+
+FLOAT = (np.arange(12, dtype=np.float32) / 11).reshape(3, 4)
+DEPTHS: dict[str, tuple[bytes, Any]] = {
+    "16 bits of grey": (IMAGES["16 bits of grey"], np.dstack([DEEP] * 3) / 65535),
+    "16 bits of grey in a TIFF": (IMAGES["16 bits of grey in a TIFF"], np.dstack([DEEP] * 3) / 65535),
+    "16 bits a colour": (IMAGES["16 bits a colour"], np.dstack([DEEP // 3, DEEP // 2, DEEP]) / 65535),
+    "12 bits in 16": (encoded(Image.fromarray(DEEP // 16), "PNG"), np.dstack([DEEP // 16] * 3) / 65535),
+    "one value": (
+        encoded(Image.fromarray(np.full((64, 64), 5000, np.uint16)), "PNG"),
+        np.full((64, 64, 3), 5000 / 65535),
+    ),
+    "floating point": (encoded(Image.fromarray(FLOAT), "TIFF"), np.dstack([FLOAT] * 3)),
+    "portable grey": (encoded(COLOURS.convert("L"), "PPM"), np.dstack([np.asarray(COLOURS.convert("L"))] * 3)),
+}
+
+
+@pytest.mark.parametrize("kind", DEPTHS)
+def test_other_depths_are_scaled_by_their_whole_range(kind: str, tmp_path: Path) -> None:
+    data, expected = DEPTHS[kind]
+    (tmp_path / "image").write_bytes(data)
+    np.testing.assert_allclose(read_image(tmp_path / "image"), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.full((8, 8), 2.5, np.float32), "must be from 0 to 1, without NaN: they are from 2.5 to 2.5"),
+        (np.full((8, 8), -0.5, np.float32), "must be from 0 to 1"),
+        (np.full((8, 8), np.nan, np.float32), "they are from nan to nan"),
+        (np.full((8, 8), np.inf, np.float32), "must be from 0 to 1"),
+        (np.full((8, 8), 5000, np.int32), "its values are of type int32, whose range is not known"),
+    ],
+)
+def test_values_without_a_known_range_are_rejected(values: Any, reason: str, tmp_path: Path) -> None:  # noqa: ANN401
+    Image.fromarray(values).save(tmp_path / "image.tif")
+    with pytest.raises(UnreadableImageError, match=reason):
+        read_image(tmp_path / "image.tif")
+
+
+def test_the_suffixes_are_those_of_training() -> None:
+    assert set(IMG_EXTENSIONS) == SUFFIXES
 
 
 def test_cmyk_images_differ_by_rounding_only(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from anomalib.data import ImageBatch, ImageItem
-from PIL.Image import DecompressionBombError
 from torch.utils.data import Dataset, get_worker_info
 from torchvision.tv_tensors import Image, Mask
 
@@ -33,21 +32,13 @@ class RememberedDataset(Dataset[ImageItem]):
         """Read an image, or return a blank one if the cache holds it."""
         path = self._paths[index]
         if path not in self._labels:
-            return self._read(index)
+            item: ImageItem = self.dataset[index]
+            return item
         label, mask_path = self._labels[path]
         gt_label = None if label is None else torch.tensor(label)
         return ImageItem(
             image=self._blank_image, gt_mask=self._blank_mask, gt_label=gt_label, image_path=path, mask_path=mask_path
         )
-
-    def _read(self, index: int) -> ImageItem:
-        try:
-            item: ImageItem = self.dataset[index]
-        except (OSError, SyntaxError, DecompressionBombError) as error:
-            # Pillow's message may not name the file.
-            msg = f"'{self._paths[index]}', or the mask of it, cannot be read as an image ({error})."
-            raise ValueError(msg) from error
-        return item
 
     def __getitems__(self, indices: list[int]) -> list[ImageItem]:
         """Read the images of a batch."""
