@@ -19,6 +19,7 @@ from PIL import Image
 from rich.logging import RichHandler
 from safetensors.torch import save_file
 
+from anomalib_stfpm.openvino.signal_stack import signal_stack_kept
 from anomalib_stfpm_deploy.quiet import HideMessages
 
 BACKBONE = "resnet18.tv_in1k"
@@ -55,6 +56,13 @@ def _logs_are_restored() -> Iterator[None]:
     for logger in (logging.getLogger(), logging.getLogger("lightning.pytorch")):
         for handler in [one for one in logger.handlers if isinstance(one, RichHandler)]:
             logger.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def _signals_find_a_stack() -> Iterator[None]:
+    """Whatever becomes of the networks of a test, the workers of the tests after it end without a crash."""
+    with signal_stack_kept():
+        yield
 
 
 @pytest.fixture

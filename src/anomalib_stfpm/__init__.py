@@ -17,6 +17,7 @@ from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.loss import StfpmLoss
 from anomalib_stfpm.registry import (
     accept_components_in_get_model,
+    export_beside_checkpoint,
     lock_folder_numbering,
     prepare_command_line,
     register_models,
@@ -44,3 +45,4 @@ register_models()
 prepare_command_line()
 lock_folder_numbering()
 accept_components_in_get_model()
+export_beside_checkpoint()

@@ -29,7 +29,7 @@ from anomalib_stfpm.checkpoint.restore import CheckpointRestore
 from anomalib_stfpm.checkpoint.safe_io import use_safe_checkpoint_io
 from anomalib_stfpm.components.evaluator import default_evaluator
 from anomalib_stfpm.components.post_processor import NormalPostProcessor
-from anomalib_stfpm.components.pre_processor import TrainingPreProcessor
+from anomalib_stfpm.components.pre_processor import TrainingPreProcessor, crops
 from anomalib_stfpm.loss import StfpmLoss, checked_weights
 from anomalib_stfpm.openvino.export import StfpmExport
 from anomalib_stfpm.torch_model import StfpmModel
@@ -95,7 +95,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             mean and standard deviation that timm knows for the backbone. A plain one of anomalib's keeps its transform,
             and is exported with the antialiasing that it trains with.
         post_processor: Post-processor, or whether to use the default: anomalib's, with a pixel threshold that makes
-            sense if validation holds normal images only.
+            sense if validation holds normal images only. It also replaces a plain one of anomalib's without
+            normalisation, which compares raw scores with 0.5.
         evaluator: Evaluator, or whether to use the default: ``image_AUROC``, ``image_F1Score``, ``pixel_AUROC``,
             ``pixel_F1Score`` and ``AUPRO``; those of pixels are left out where there are no masks.
         visualizer: Visualizer, or whether to use anomalib's default.
@@ -166,6 +167,13 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             pre_processor = self.configure_pre_processor(input_size, backbone)
         elif type(pre_processor) is PreProcessor:
             pre_processor = TrainingPreProcessor(pre_processor.transform)
+        if isinstance(pre_processor, PreProcessor) and crops(pre_processor.transform):
+            logger.warning(
+                "The pre-processor crops images: heat maps show the crop stretched over the whole image. Crop the "
+                "images beforehand, or only resize them."
+            )
+        if type(post_processor) is PostProcessor and not post_processor.enable_normalization:
+            post_processor = NormalPostProcessor(**post_processor.checkpoint_config())
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
@@ -288,6 +296,12 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         del args, kwargs
         teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
         images: Any = batch.image
+        if len(images) == 1 and teacher_pyramid[-1].shape[-2:] == (1, 1):
+            msg = (
+                "Batch normalisation cannot train on a batch of one image whose deepest features have 1 x 1 pixel: "
+                "give a larger input_size, or a train_batch_size that leaves no image alone."
+            )
+            raise ValueError(msg)
         student_pyramid = self.model.student_pyramid(images)
         loss: torch.Tensor = self.loss(teacher_pyramid, student_pyramid, teacher_is_normalised=True)
         pyramids = (teacher_pyramid, student_pyramid)

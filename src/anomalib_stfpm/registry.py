@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,7 +119,10 @@ def chooses_validation_images(files: Sequence[Any]) -> bool:
 
 
 def lock_folder_numbering() -> None:
-    """Without it, one of two trainings that start at the same moment fails: both make the same numbered folder."""
+    """Without it, one of two trainings that start at the same moment fails: both make the same numbered folder.
+
+    ``latest`` becomes a relative link. anomalib's is absolute, and breaks when the folder is moved.
+    """
     engine: Any = anomalib.engine.engine
     create_versioned_dir = engine.create_versioned_dir
     if hasattr(create_versioned_dir, "__wrapped__"):
@@ -133,6 +137,7 @@ def lock_folder_numbering() -> None:
             lock.acquire()
         try:
             created: Path = create_versioned_dir(root_dir)
+            link_latest(created)
         finally:
             lock.release()
         return created
@@ -254,6 +259,33 @@ def number_repeated_names() -> None:
         return unique
 
     visualizer.generate_output_filename = generate_unique
+
+
+def link_latest(folder: Path) -> None:
+    """Let the link ``latest`` beside a folder point to it."""
+    latest = folder.with_name(LATEST)
+    if latest.is_symlink():  # Windows may not allow links
+        latest.unlink()
+        latest.symlink_to(folder.name, target_is_directory=True)
+
+
+def export_beside_checkpoint() -> None:
+    """Without it, exports without ``export_root`` overwrite each other in ``results/weights``."""
+    engine = anomalib.engine.engine.Engine
+    export = engine.export
+    if hasattr(export, "__wrapped__"):
+        return
+
+    @wraps(export)
+    def export_to_run(self: Any, *args: Any, **kwargs: Any) -> Path | None:  # noqa: ANN401
+        given = signature(export).bind(self, *args, **kwargs).arguments
+        checkpoint = given.get("ckpt_path")
+        if checkpoint is not None and given.get("export_root") is None:
+            folder = Path(checkpoint).resolve().parent
+            given["export_root"] = folder.parents[1] if folder.parts[-2:] == ("weights", "lightning") else folder
+        return export(**given)
+
+    engine.export = export_to_run  # type: ignore[method-assign]
 
 
 def write_to_folder(trainer: pl.Trainer, folder: Path) -> None:

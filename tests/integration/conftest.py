@@ -15,7 +15,6 @@ from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
 
 from anomalib_stfpm import Stfpm
-from anomalib_stfpm.openvino.signal_stack import signal_stack_kept
 from tests.conftest import random_weights, write_image
 
 HEARS_CONTROL_C: dict[str, Any] = (
@@ -24,13 +23,6 @@ HEARS_CONTROL_C: dict[str, Any] = (
 """For a process that is to hear Ctrl-C, which jobs in the background ignore."""
 
 collect_ignore = ["no_network"]  # importing what is in there, to look for doctests, would cut off all tests
-
-
-@pytest.fixture(autouse=True)
-def _signals_find_a_stack() -> Iterator[None]:
-    """Whatever becomes of the networks of a test, the workers of the tests after it end without a crash."""
-    with signal_stack_kept():
-        yield
 
 
 def tiny_model(teacher_file: Path, **arguments: Any) -> Stfpm:  # noqa: ANN401

@@ -15,6 +15,7 @@ from anomalib.metrics import AUPRO, AnomalibMetric, Evaluator
 from lightning.pytorch.callbacks import Callback, Timer
 
 from anomalib_stfpm import PublishedPRO, RawEvaluator, Stfpm
+from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import CategoryWriter
 
 from .conftest import quiet_engine, tiny_model
@@ -118,6 +119,24 @@ def test_training_takes_100_epochs_unless_the_user_says_how_long(
     )
     engine.fit(tiny_model(teacher_file), datamodule=datamodule)
     assert engine.trainer.max_epochs == max_epochs
+
+
+def test_training_needs_no_validation_images(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    datamodule = MVTecLayout(write_category("part"), "part", num_workers=0, val_split_mode="none")
+    engine = quiet_engine(tmp_path)
+    (metrics,) = engine.train(tiny_model(teacher_file), datamodule=datamodule)
+    assert metrics["image_AUROC"] >= 0
+    assert "There are no thresholds, for this model was never validated" in caplog.text
+
+
+def test_an_image_alone_in_a_batch_whose_deepest_features_are_one_pixel_is_rejected(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
+) -> None:
+    datamodule = MVTecLayout(write_category("part"), "part", num_workers=0, train_batch_size=1)
+    with pytest.raises(ValueError, match="give a larger input_size, or a train_batch_size that leaves no image alone"):
+        quiet_engine(tmp_path).fit(tiny_model(teacher_file, input_size=(16, 16)), datamodule=datamodule)
 
 
 def test_training_does_not_change_the_teacher(datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:

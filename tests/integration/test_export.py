@@ -178,8 +178,7 @@ def test_all_runtimes_agree_on_images_of_any_size_and_mode(tmp_path: Path, monke
         predictions: Any = engine.predict(model, dataset=PredictDataset(path))
         (expected,) = predictions
         truth = {"pred_score": expected.pred_score, "anomaly_map": expected.anomaly_map}
-        with torch.no_grad():
-            assert_agree(vars_of(torch_inferencer.predict(path)), truth)
+        assert_agree(vars_of(torch_inferencer.predict(path)), truth)
         assert_agree(vars_of(openvino_inferencer.predict(path)), truth)
         image = np.asarray(Image.open(path).convert("RGB"), np.float32).transpose(2, 0, 1)[np.newaxis] / 255
         names = [output.name for output in onnx.get_outputs()]
@@ -207,6 +206,20 @@ def test_intels_model_api_reads_the_model_and_agrees(tmp_path: Path) -> None:
         assert found.pred_label == str(bool(expected.pred_label))
         shown = cv2.resize(expected.anomaly_map[0, 0].numpy(), image.shape[1::-1])
         assert np.abs(found.anomaly_map - 255 * shown).max() < 2  # it rounds twice
+
+
+@pytest.mark.slow
+def test_a_model_of_one_size_warns_in_its_metadata_that_images_are_resized_with_antialiasing(tmp_path: Path) -> None:
+    model = trained_for_a_step("resnet18")
+    exported = openvino.Core().read_model(model.to_openvino(tmp_path / "fixed"))
+    assert "with antialiasing" in exported.get_rt_info(["anomalib_stfpm", "resize"]).astype(str)
+    any_size = openvino.Core().read_model(model.to_openvino(tmp_path / "any", input_size=ANY_SIZE))
+    assert not any_size.has_rt_info(["anomalib_stfpm", "resize"])
+
+
+def test_an_onnx_model_is_one_file(tmp_path: Path) -> None:
+    written = trained_for_a_step("resnet18").to_onnx(tmp_path)
+    assert list(written.parent.iterdir()) == [written]
 
 
 # -- compression -------------------------------------------------------------------------------------------------------
@@ -249,6 +262,21 @@ def test_every_compression_gives_a_model_that_predicts(
         assert record["float_metrics"].keys() == {"image_AUROC", "pixel_AUROC", "AUPRO"}
         assert "held-out images" in caplog.text
         assert bool(record["shortcomings"]) == ("disagrees with the floating-point model on" in caplog.text)
+
+
+@pytest.mark.parametrize(("given", "expected"), [("fp16", "f16"), ("FP16", "f16"), ("int8", "u8")])
+def test_a_compression_may_be_given_as_text(given: str, expected: str, tmp_path: Path) -> None:
+    exported = quiet_engine(tmp_path).export(
+        trained_for_a_step("resnet18"), "openvino", tmp_path, compression_type=given
+    )
+    weights = {each.get_element_type().to_string() for each in openvino.Core().read_model(exported).get_ops()}
+    assert expected in weights
+
+
+@pytest.mark.parametrize("given", ["nonsense", 8])
+def test_an_unknown_compression_is_rejected(given: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    with pytest.raises(ValueError, match="compression_type must be one of fp16, int8, int8_ptq, int8_acq: got "):
+        trained_for_a_step("resnet18").to_openvino(tmp_path, compression_type=given)
 
 
 @pytest.mark.slow

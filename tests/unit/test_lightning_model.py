@@ -8,7 +8,7 @@ import torch
 from anomalib.models.components import GaussianBlur2d
 from anomalib.pre_processing import PreProcessor
 from omegaconf import OmegaConf
-from torchvision.transforms.v2 import Compose, Normalize, Resize
+from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
 from anomalib_stfpm import Stfpm
 
@@ -50,6 +50,11 @@ def test_defaults_are_those_of_the_original() -> None:
 def test_building_a_model_needs_no_network_and_no_file() -> None:
     assert not Stfpm(teacher_weights="hub").model.teacher_is_loaded
     assert not Stfpm(teacher_weights="nowhere.pth").model.teacher_is_loaded
+
+
+def test_a_cropping_pre_processor_warns_that_heat_maps_are_stretched(caplog: pytest.LogCaptureFixture) -> None:
+    Stfpm(pre_processor=PreProcessor(Compose([Resize((72, 72)), CenterCrop(64)])))
+    assert "heat maps show the crop stretched over the whole image" in caplog.text
 
 
 def test_the_optimiser_is_sgd_over_the_student_with_the_given_constants() -> None:

@@ -14,6 +14,7 @@ import torch
 import yaml
 from anomalib.cli import AnomalibCLI
 from anomalib.data import get_datamodule
+from anomalib.engine import Engine
 from anomalib.models import get_model, list_models
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -23,7 +24,7 @@ from rich.logging import RichHandler
 import anomalib_stfpm
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.components.post_processor import NormalPostProcessor
-from anomalib_stfpm.data import TextureDemo
+from anomalib_stfpm.data import TextureDemo, image_files
 from anomalib_stfpm.registry import (
     PIPELINE_LOGGERS,
     TILED_ENSEMBLE_MODELS,
@@ -112,6 +113,61 @@ def test_anomalib_still_numbers_folders_in_the_same_place() -> None:
     lock_folder_numbering()
     assert engine.create_versioned_dir is changed
     assert changed.__wrapped__.__module__ == "anomalib.utils.path", "anomalib has moved the numbering of its folders"
+
+
+def test_latest_still_leads_to_the_newest_run_when_the_folder_is_moved(tmp_path: Path) -> None:
+    engine: Any = anomalib.engine.engine
+    newest = [engine.create_versioned_dir(tmp_path / "before") for _ in range(2)][-1]
+    (newest / "metrics.csv").touch()
+    (tmp_path / "before").rename(tmp_path / "after")
+    assert (tmp_path / "after" / "latest" / "metrics.csv").is_file()
+
+
+def test_an_export_lies_beside_its_checkpoint_unless_a_folder_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    class Exported(Stfpm):
+        @classmethod
+        def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            del args, kwargs
+            return cls()
+
+        def to_onnx(self, export_root: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: ANN401
+            del args, kwargs
+            given.append(export_root)
+
+    monkeypatch.chdir(tmp_path)
+    engine = Engine(accelerator="cpu", logger=False)
+    run = tmp_path / "v3"
+    for checkpoint in (run / "weights/lightning/best.ckpt", tmp_path / "kept/my.ckpt"):
+        engine.export(Exported(), "onnx", ckpt_path=checkpoint)
+    engine.export(Exported(), "onnx", export_root="mine", ckpt_path=run / "weights/lightning/best.ckpt")
+    engine.export(Exported(), "onnx")
+    assert list(map(str, given)) == [str(run), str(tmp_path / "kept"), "mine", "results"]
+
+
+def test_heat_maps_of_images_with_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    visualizer = import_module("anomalib.visualization.image.visualizer")
+    inputs = [tmp_path / folder / "x" / "1.jpg" for folder in ("a", "b", "a")]
+    names = [visualizer.generate_output_filename(path, tmp_path / "images") for path in inputs]
+    assert [path.name for path in names] == ["1.jpg", "1_2.jpg", "1.jpg"]
+
+
+def test_anomalib_still_finds_and_reads_images_in_the_same_places() -> None:
+    folder, predict, base, visualizer, item_visualizer = map(import_module, [
+        "anomalib.data.datasets.image.folder", "anomalib.data.predict", "anomalib.data.datasets.base.image",
+        "anomalib.visualization.image.visualizer", "anomalib.visualization.image.item_visualizer",
+    ])  # fmt: skip
+    ours = image_files
+    assert (base.read_image, base.read_mask, predict.read_image) == (ours.read_image, ours.read_mask, ours.read_image)
+    assert item_visualizer.Image.open is ours.open_image
+    changed = [
+        folder._prepare_files_labels, folder.make_folder_dataset, predict.get_image_filenames,
+        base.AnomalibDataset.__getitem__, visualizer.generate_output_filename, Engine.export,
+    ]  # fmt: skip
+    assert all(one.__wrapped__.__module__.startswith("anomalib.") for one in changed), "anomalib has moved one"
 
 
 def test_the_folder_of_a_trainer_can_be_changed(tmp_path: Path) -> None:

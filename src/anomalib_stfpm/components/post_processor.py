@@ -14,6 +14,9 @@ from anomalib_stfpm.components.unrepeated_images import count_unrepeated
 NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
 """Share of the pixels of held-out normal images that lie below the pixel threshold."""
 
+_ABOVE_HIGHEST = 1 + 1e-4
+"""How far the image threshold lies above the highest normal score. Runtimes differ by less."""
+
 
 class NormalPostProcessor(PostProcessor):
     """anomalib's post-processor, with a useful pixel threshold if validation holds normal images only.
@@ -22,11 +25,16 @@ class NormalPostProcessor(PostProcessor):
     values below half of it to zero. The maps of STFPM are products with a long tail, so nearly all of a heat map,
     defects included, would become zero.
 
-    Here the image threshold stays the highest normal score, so no held-out image is a false alarm. The pixel threshold
-    is the value that 99.5 % of the normal pixels lie below. Maps are normalised so that the lowest normal value becomes
-    0, the threshold 0.5, and the value twice as far from the lowest 1.
+    Here the image threshold lies just above the highest normal score, so no held-out image is a false alarm. The pixel
+    threshold is the value that 99.5 % of the normal pixels lie below. Maps are normalised so that the lowest normal
+    value becomes 0, the threshold 0.5, and the value twice as far from the lowest 1.
 
-    If validation holds defects, thresholds and normalisation are anomalib's. An exported model normalises in three
+    If validation holds defects, thresholds and normalisation are anomalib's, except that the image threshold lies
+    halfway between anomalib's, which is the score of an image, and the next lower score. Rounding then changes no
+    label, and that image counts as defective, as anomalib's search for the best F1 assumes.
+
+    Without normalisation, raw scores and maps are compared with the raw thresholds. An
+    exported model normalises in three
     operations instead of anomalib's eight, with the same result.
     """
 
@@ -34,6 +42,17 @@ class NormalPostProcessor(PostProcessor):
         super().__init__(**kwargs)
         self._normal: list[ImageBatch] = []
         self._only_normal = True
+        self._scores: list[torch.Tensor] = []
+
+    @property
+    def normalized_image_threshold(self) -> torch.Tensor:
+        """Threshold of the scores that the model gives: 0.5 by default, raw without normalisation."""
+        return super().normalized_image_threshold if self.enable_normalization else self.image_threshold
+
+    @property
+    def normalized_pixel_threshold(self) -> torch.Tensor:
+        """Threshold of the maps that the model gives: 0.5 by default, raw without normalisation."""
+        return super().normalized_pixel_threshold if self.enable_normalization else self.pixel_threshold
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
         """Normalise and threshold predictions in a model that runs without a trainer."""
@@ -63,6 +82,8 @@ class NormalPostProcessor(PostProcessor):
             values = {each.name: getattr(outputs, each.name) for each in fields(outputs)}
             kept = {name: None if value is None else value[:number] for name, value in values.items()}
             outputs = type(outputs)(**kept)
+        if outputs.pred_score is not None:
+            self._scores.append(outputs.pred_score.flatten())
         # anomalib's search for the best pixel threshold is slow and needs defects: keep normal batches until one comes.
         self._only_normal &= outputs.gt_label is not None and not outputs.gt_label.any()
         if self._only_normal:
@@ -85,13 +106,25 @@ class NormalPostProcessor(PostProcessor):
             seen = batch.update(in_place=False, anomaly_map=None, gt_mask=None) if only_normal else batch
             super().on_validation_batch_end(*unused, seen)
         super().on_validation_epoch_end(*unused)
+        is_alone = trainer is None or trainer.world_size == 1
+        if self._scores and self.enable_thresholding:
+            scores = torch.cat(self._scores)
+            self._move_off_scores(scores if is_alone else torch.cat(gather_all_tensors(scores)), only_normal)
+        self._scores.clear()
         maps = [batch.anomaly_map.flatten() for batch in self._normal if batch.anomaly_map is not None]
         if maps and only_normal:
             pixels = torch.cat(maps)
-            is_alone = trainer is None or trainer.world_size == 1
             self._set_pixel_statistics(pixels if is_alone else torch.cat(gather_all_tensors(pixels)))
         self._normal.clear()
         self._only_normal = True
+
+    def _move_off_scores(self, scores: torch.Tensor, only_normal: bool) -> None:
+        """Move the image threshold, which is the score of an image, to where rounding changes no label."""
+        lower = scores[scores < self._image_threshold]
+        if only_normal:
+            self._image_threshold.mul_(_ABOVE_HIGHEST)
+        elif len(lower):
+            self._image_threshold.copy_((self._image_threshold + lower.max()) / 2)
 
     def _set_pixel_statistics(self, pixels: torch.Tensor) -> None:
         lowest = pixels.min()

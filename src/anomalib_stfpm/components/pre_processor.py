@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from anomalib.data.transforms import ExportableCenterCrop
 from anomalib.pre_processing import PreProcessor
-from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
+from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize, Transform
 
 from anomalib_stfpm.backbone.resize import resize_antialiased
 
@@ -48,6 +49,16 @@ def flat(transform: Any) -> Iterator[Transform]:  # noqa: ANN401  # torchvision 
             yield from flat(part)
     elif transform is not None:
         yield transform
+
+
+def crops(transform: Transform | None) -> bool:
+    """Return whether images lose their border.
+
+    Example:
+        >>> crops(Compose([Resize((64, 96)), CenterCrop(48)]))
+        True
+    """
+    return any(isinstance(part, CenterCrop | ExportableCenterCrop) for part in flat(transform))
 
 
 def fixed_size(transform: Transform | None) -> tuple[int, int] | None:

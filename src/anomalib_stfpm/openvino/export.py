@@ -39,6 +39,8 @@ _SMALLEST = 64  # pixels, of an image for a model of any size that does not resi
 # For Intel's Model API: the model takes RGB images with values from 0 to 1.
 _FOR_MODEL_API = {"model_type": "AnomalyDetection", "scale_values": "255.0 255.0 255.0"}
 
+_RESIZE = "Resize images to the input with antialiasing. Model API does not: export with input_size (-1, -1) for it."
+
 _QUANTIZED = {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}
 
 
@@ -55,7 +57,7 @@ class StfpmExport(ExportMixin):
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export a trained model to PyTorch, see anomalib's ``ExportMixin.to_torch``."""
         self._require_trained_and_validated()
-        with self._temporary_folder() as folder:
+        with self._temporary_folder() as folder, self._without_gradients():
             written = super().to_torch(folder, model_file_name)
             return _move(written, export_root, ExportType.TORCH)
 
@@ -76,6 +78,7 @@ class StfpmExport(ExportMixin):
         load("onnxscript")
         kwargs.setdefault("opset_version", ONNX_OPSET)
         kwargs.setdefault("verbose", False)
+        kwargs.setdefault("external_data", False)  # one file, which cannot be left behind
         size = self._size_to_export(input_size)
         if size is None and self._resized_to is None:
             model: Any = self.model
@@ -94,7 +97,7 @@ class StfpmExport(ExportMixin):
         export_root: Path | str,
         model_file_name: str = "model",
         input_size: tuple[int, int] | None = None,
-        compression_type: CompressionType | None = None,
+        compression_type: CompressionType | str | None = None,
         datamodule: AnomalibDataModule | None = None,
         metric: Metric | None = None,
         task: TaskType | None = None,
@@ -108,11 +111,13 @@ class StfpmExport(ExportMixin):
         ``INT8_ACQ`` does so except where ``metric``, the image F1 by default, would drop by more than ``max_drop`` on
         the validation images. Both calibrate with normal training images of ``datamodule``. The agreement with the
         floating-point model on the test images is logged and written to ``<model_file_name>.agreement.json`` beside
-        the ``.xml`` file. See :meth:`to_onnx` for ``input_size``.
+        the ``.xml`` file. A compression may also be given as text, such as ``"int8_ptq"``. See :meth:`to_onnx` for
+        ``input_size``.
         """
         del task
         openvino: Any = load("openvino")
-
+        if compression_type is not None:
+            compression_type = _compression(compression_type)
         with self._temporary_folder() as folder:
             onnx = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
             model = openvino.convert_model(onnx, **(ov_kwargs or {}))
@@ -123,6 +128,8 @@ class StfpmExport(ExportMixin):
                 model = load("anomalib_stfpm.openvino.quantization").compress_weights(model)
             for name, value in _FOR_MODEL_API.items():
                 model.set_rt_info(value, ["model_info", name])
+            if self._size_to_export(input_size) is not None:
+                model.set_rt_info(_RESIZE, ["anomalib_stfpm", "resize"])
             written = Path(folder) / ExportType.OPENVINO.value / f"{model_file_name}.xml"
             openvino.save_model(model, written, compress_to_fp16=compression_type is CompressionType.FP16)
             moved = _move(written, export_root, ExportType.OPENVINO)
@@ -189,6 +196,19 @@ class StfpmExport(ExportMixin):
         return given
 
     @contextmanager
+    def _without_gradients(self) -> Iterator[None]:
+        """Export parameters that need no gradients, for an inferencer converts outputs to NumPy."""
+        module: Any = self
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_(True)
+
+    @contextmanager
     def _temporary_folder(self) -> Iterator[str]:
         """Make a temporary folder, and raise a clear error if the disk is full.
 
@@ -217,6 +237,14 @@ class StfpmExport(ExportMixin):
                 "set, or call Engine.validate with it and then its to_openvino."
             )
             raise ValueError(msg)
+
+
+def _compression(given: CompressionType | str) -> CompressionType:
+    try:
+        return CompressionType(given.lower())
+    except (AttributeError, ValueError):
+        msg = f"compression_type must be one of {', '.join(one.value for one in CompressionType)}: got {given!r}."
+        raise ValueError(msg) from None
 
 
 def _move(written: Path, export_root: Path | str, export_type: ExportType) -> Path:

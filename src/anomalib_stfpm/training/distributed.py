@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from anomalib_stfpm.registry import LATEST, write_to_folder
+from anomalib_stfpm.registry import LATEST, link_latest, write_to_folder
 
 
 class SeveralProcesses(Callback):
@@ -32,9 +32,8 @@ class SeveralProcesses(Callback):
                 own.rmdir()  # fails if the folder is not empty
         trainer.strategy.barrier()
         latest = shared.with_name(LATEST)
-        if trainer.is_global_zero and latest.is_symlink() and not latest.exists():
-            latest.unlink()
-            latest.symlink_to(shared, target_is_directory=True)
+        if trainer.is_global_zero and not latest.exists():
+            link_latest(shared)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Share the statistics before a student is validated."""

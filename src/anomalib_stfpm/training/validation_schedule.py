@@ -1,6 +1,7 @@
 """Validate only in the epochs whose result is used."""
 
 import lightning.pytorch as pl
+from anomalib.data.utils import ValSplitMode
 from lightning.pytorch.callbacks import Callback, Timer
 
 from anomalib_stfpm.training.cache.unchanging_images import user_callback
@@ -20,11 +21,18 @@ class ValidationSchedule(Callback):
     student, and each validation replaces the thresholds of the one before.
 
     Validation runs in every epoch, or as often as the trainer is told, if it chooses the student, computes metrics, a
-    callback uses it, or training may stop at any time.
+    callback uses it, or training may stop at any time. It never runs where the datamodule has no validation images.
     """
 
     def __init__(self) -> None:
         self._limit: int | float | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Switch validation off where there are no validation images."""
+        del pl_module, stage
+        datamodule = getattr(trainer, "datamodule", None)
+        if getattr(datamodule, "val_split_mode", None) == ValSplitMode.NONE and not hasattr(datamodule, "val_data"):
+            trainer.limit_val_batches = 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check whether epochs may skip validation."""

@@ -57,7 +57,7 @@ def test_with_normal_images_only_thresholds_are_the_pixel_quantile_and_the_highe
     pixels = dim_zero_cat([batch.anomaly_map.flatten() for batch in given])
     scores = dim_zero_cat([batch.pred_score.flatten() for batch in given])
     values = validate(NormalPostProcessor(), given)
-    assert values["_image_threshold"] == scores.max()
+    assert values["_image_threshold"] == pytest.approx(1.0001 * float(scores.max()))
     assert values["_pixel_threshold"] == pytest.approx(float(pixels.quantile(0.995)), rel=1e-2)
     assert float((pixels > values["_pixel_threshold"]).float().mean()) == pytest.approx(0.005, abs=1e-3)
 
@@ -100,13 +100,36 @@ def test_an_export_with_one_value_in_validation_still_separates_higher_from_lowe
 
 
 @pytest.mark.parametrize("labels", [([0, 0], [0, 1]), ([1, 0], [0, 0]), ([1, 1],)])
-def test_with_defects_in_validation_it_equals_anomalibs(labels: tuple[list[int], ...]) -> None:
-    assert validate(NormalPostProcessor(), batches(*labels)) == validate(PostProcessor(), batches(*labels))
+def test_with_defects_in_validation_it_equals_anomalibs_but_the_threshold_is_no_images_score(
+    labels: tuple[list[int], ...],
+) -> None:
+    given, anomalibs = validate(NormalPostProcessor(), batches(*labels)), validate(PostProcessor(), batches(*labels))
+    scores = sorted(float(score) for batch in batches(*labels) for score in batch.pred_score)
+    place = scores.index(anomalibs.pop("_image_threshold"))
+    expected = (scores[place] + scores[place - 1]) / 2 if place else scores[0]
+    assert given.pop("_image_threshold") == pytest.approx(expected)
+    assert given == anomalibs
 
 
 def test_with_defects_in_another_process_it_equals_anomalibs() -> None:
     given = batches([0, 0], [0, 0])
-    assert validate(NormalPostProcessor(), given, others_have_defects=True) == validate(PostProcessor(), given)
+    values = validate(NormalPostProcessor(), given, others_have_defects=True)
+    anomalibs = validate(PostProcessor(), given)
+    assert values.pop("_image_threshold") < anomalibs.pop("_image_threshold")
+    assert values == anomalibs
+
+
+def test_without_normalisation_raw_scores_and_maps_are_compared_with_raw_thresholds() -> None:
+    post_processor = NormalPostProcessor(enable_normalization=False)
+    post_processor._image_threshold.fill_(11.67)
+    post_processor._pixel_threshold.fill_(3.0)
+    scores, maps = torch.tensor([11.15, 12.0]), torch.tensor([2.0, 4.0]).reshape(2, 1, 1, 1)
+    predicted = post_processor(InferenceBatch(pred_score=scores, anomaly_map=maps))
+    (batch,) = batches([0, 1])
+    batch.update(pred_score=scores, anomaly_map=maps)
+    post_processor.post_process_batch(batch)
+    for labels, masks in ((predicted.pred_label, predicted.pred_mask), (batch.pred_label, batch.pred_mask)):
+        assert labels.tolist() == masks.flatten().tolist() == [False, True]
 
 
 def test_validations_do_not_affect_each_other() -> None:
@@ -125,3 +148,6 @@ def test_it_is_the_default_and_can_be_replaced() -> None:
     assert type(Stfpm().post_processor) is NormalPostProcessor
     users = PostProcessor()
     assert Stfpm(post_processor=users).post_processor is users
+    raw = Stfpm(post_processor=PostProcessor(enable_normalization=False, image_sensitivity=0.7)).post_processor
+    assert type(raw) is NormalPostProcessor  # anomalib's would compare raw scores with one half
+    assert (raw.enable_normalization, raw.image_sensitivity) == (False, 0.7)

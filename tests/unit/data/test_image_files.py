@@ -75,7 +75,7 @@ def test_a_mask_of_another_size_is_rejected_by_name(part: Path) -> None:
     with pytest.raises(
         UnusableFileError, match=r"0_mask.png' is a mask of 20 x 30 pixels for '.*0.png', which has 64 x 64"
     ):
-        list(datamodule.test_data)
+        [datamodule.test_data[index] for index in range(2)]
 
 
 @pytest.mark.parametrize("name", ["{}", "{}_mask", "mask_{}"])
@@ -108,11 +108,9 @@ def test_what_tools_leave_in_folders_is_no_image(part: Path) -> None:
     assert (len(datamodule.train_data), len(datamodule.test_data)) == (1, 2)
     assert len(PredictDataset(part)) == 4
     assert len(list(find_images([part]))) == 4
-    folder = Folder(
-        "part", root=part, normal_dir="train/good", abnormal_dir="test/crack", mask_dir="ground_truth/crack"
-    )
-    folder.setup()
-    assert len(folder.train_data) + len(folder.test_data) == 2
+    plain = Folder("part", root=part, normal_dir="train/good", abnormal_dir="test/crack", mask_dir="ground_truth/crack")
+    plain.setup()
+    assert len(plain.train_data) + len(plain.test_data) == 2
 
 
 def test_good_may_be_written_in_capitals(part: Path) -> None:

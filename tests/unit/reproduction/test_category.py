@@ -45,13 +45,16 @@ def test_a_complete_category_has_no_problem_with_and_without_masks(folder: Path)
         ),
         (
             lambda folder: truncate(folder / "train/good/003.png"),
-            "'{}/train/good/003.png' is damaged (image file is trunc",
+            "'{}/train/good/003.png' cannot be used: it is not an image",
         ),
         (
             lambda folder: truncate(folder / "test/bad/001.png"),
-            "'{}/test/bad/001.png' is damaged (image file is truncated",
+            "'{}/test/bad/001.png' cannot be used: it is not an image",
         ),
-        (lambda folder: (folder / "ground_truth/bad/000.png").write_bytes(b""), "'{}/ground_truth/bad/000.png' is dam"),
+        (
+            lambda folder: (folder / "ground_truth/bad/000.png").write_bytes(b""),
+            "'{}/ground_truth/bad/000.png' cannot be used as a mask: it is empty",
+        ),
     ],
 )
 def test_the_problem_names_what_is_missing_or_damaged(
