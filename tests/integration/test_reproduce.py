@@ -119,7 +119,7 @@ def test_a_missing_or_damaged_category_is_reported_and_the_others_run(
     assert reproduce(*given, "--categories", "carpet", "damaged", "part") == 1
     complaints = capsys.readouterr().err
     assert f"Missing: carpet: there is no folder '{root / 'carpet'}'." in complaints
-    assert f"Missing: damaged: '{damaged}' is damaged" in complaints
+    assert f"Missing: damaged: '{damaged}' cannot be used" in complaints
     assert set(results(output)["missing"]) == {"carpet", "damaged"}
     assert [row["category"] for row in table(output)] == ["part", "average"]
 
@@ -131,7 +131,7 @@ def test_a_category_that_fails_in_training_is_reported_and_the_others_run(
     mask.rename(mask.with_name("of_another_image.png"))
     output = tmp_path / "table"
     assert reproduce(*arguments(root, teacher_file, output)) == 1
-    assert "Missing: part: MisMatchError: " in capsys.readouterr().err
+    assert "Missing: part: UnusableFileError: " in capsys.readouterr().err
     assert "Traceback" in (output / "part" / "seed_0" / "error.txt").read_text()
     assert [row["category"] for row in table(output)] == ["screw", "average"]
     mask.with_name("of_another_image.png").rename(mask)

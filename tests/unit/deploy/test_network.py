@@ -61,7 +61,7 @@ def test_a_frame_of_any_kind_has_the_same_score(frame: Any, model: Path) -> None
         (np.zeros((0, 30, 3), np.uint8), r"its shape must be .*: it is \(0, 30, 3\)"),
         (
             np.full((20, 30, 3), 200.0),
-            "its floating-point values must be from 0 to 1, without NaN: they are from 200 to 200",
+            "its floating-point values must be from 0 to 1, without NaN: they are from 200",
         ),
         (np.full((20, 30, 3), 51, np.int64), "its values are of type int64, whose range is not known"),
     ],
