@@ -29,7 +29,7 @@ from anomalib_stfpm.checkpoint.restore import CheckpointRestore
 from anomalib_stfpm.checkpoint.safe_io import use_safe_checkpoint_io
 from anomalib_stfpm.components.evaluator import default_evaluator
 from anomalib_stfpm.components.post_processor import NormalPostProcessor
-from anomalib_stfpm.components.pre_processor import TrainingPreProcessor, crops
+from anomalib_stfpm.components.pre_processor import TrainingPreProcessor, require_whole_image
 from anomalib_stfpm.loss import StfpmLoss, checked_weights
 from anomalib_stfpm.openvino.export import StfpmExport
 from anomalib_stfpm.torch_model import StfpmModel
@@ -93,7 +93,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             them in every epoch.
         pre_processor: Pre-processor, or whether to use the default: resize to ``input_size`` and normalise with the
             mean and standard deviation that timm knows for the backbone. A plain one of anomalib's keeps its transform,
-            and is exported with the antialiasing that it trains with.
+            and is exported with the antialiasing that it trains with. It must not crop or pad images.
         post_processor: Post-processor, or whether to use the default: anomalib's, with a pixel threshold that makes
             sense if validation holds normal images only. It also replaces a plain one of anomalib's without
             normalisation, which compares raw scores with 0.5.
@@ -103,7 +103,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
 
     Raises:
         ValueError: If the backbone, a level, a size, a weight, the contrast, the smoothing, the schedule, a constant of
-            SGD or the cache's budget is not valid.
+            SGD, the cache's budget or the pre-processor is not valid.
 
     Example:
         >>> from anomalib.data import MVTecAD
@@ -167,11 +167,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             pre_processor = self.configure_pre_processor(input_size, backbone)
         elif type(pre_processor) is PreProcessor:
             pre_processor = TrainingPreProcessor(pre_processor.transform)
-        if isinstance(pre_processor, PreProcessor) and crops(pre_processor.transform):
-            logger.warning(
-                "The pre-processor crops images: heat maps show the crop stretched over the whole image. Crop the "
-                "images beforehand, or only resize them."
-            )
+        if isinstance(pre_processor, PreProcessor):
+            require_whole_image(pre_processor.transform)
         if type(post_processor) is PostProcessor and not post_processor.enable_normalization:
             post_processor = NormalPostProcessor(**post_processor.checkpoint_config())
         super().__init__(

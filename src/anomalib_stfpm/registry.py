@@ -165,9 +165,6 @@ def use_image_rules(rules: Any) -> None:  # noqa: ANN401  # the module with the 
     def prepare_images(path: str | Path, path_type: str, extensions: Any = None) -> tuple[list[Path], list[str]]:  # noqa: ANN401
         files, _ = prepare_files(path, path_type, extensions)
         images = rules.without_leftovers(files, Path(path))
-        if not images:
-            msg = f"'{path}' holds no images, only files that tools left there."
-            raise ValueError(msg)
         return images, [path_type] * len(images)
 
     make_dataset = folder.make_folder_dataset

@@ -32,7 +32,7 @@ def configure_libraries() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Unreadable images are listed at the end, with the reason.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    # Pillow's limit, which holds in training: a small file may claim to have billions of pixels.
+    # A small file may claim to have billions of pixels, and many are decoded at the same time.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2 * 89_478_485))
 
 

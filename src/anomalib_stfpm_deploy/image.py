@@ -1,5 +1,6 @@
 """Images are read by one rule, which training uses too, and resized as torchvision's ``Resize`` does it."""
 
+import re
 import stat
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -19,8 +20,9 @@ SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", "
 """File name suffixes of the images that are found in a folder."""
 
 _JPEG, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8\xff", b"\xff\xda", b"\xff\xd9"
+_LARGEST_VALUE = re.compile(rb"P[2356](?:(?:\s|#[^\n]*\n)+(\d+)){3}\s")  # in a .pgm or .ppm file, after its size
 _TIFF = (b"II*\x00", b"MM\x00*")
-_LEFT_BY_TOOLS = {".ipynb_checkpoints", "__MACOSX", "@eaDir"}
+_LEFT_BY_TOOLS = {"__MACOSX", "@eaDir"}
 
 _BAND = 32  # neighbouring outputs, which depend on the same few inputs
 _CACHED_LENGTHS = 1024
@@ -39,7 +41,10 @@ class UnreadableImageError(ValueError):
 
 
 def is_leftover(path: PurePath) -> bool:
-    """Return whether a tool left a file in a folder: its name begins with a dot, or its folder is such a tool's.
+    """Return whether a tool left a file in a folder: its name or that of a folder in between begins with a dot, or so.
+
+    Args:
+        path: The path below the folder that is searched.
 
     Example:
         >>> is_leftover(Path("good/._1.jpg")), is_leftover(Path("good/.ipynb_checkpoints/1.jpg"))
@@ -47,7 +52,7 @@ def is_leftover(path: PurePath) -> bool:
         >>> is_leftover(Path("good/1.jpg"))
         False
     """
-    return path.name.startswith(".") or not _LEFT_BY_TOOLS.isdisjoint(path.parts)
+    return any(part.startswith(".") or part in _LEFT_BY_TOOLS for part in path.parts)
 
 
 def read_image(path: Path | str) -> ImageArray:
@@ -113,14 +118,25 @@ def decode(path: Path | str) -> npt.NDArray[Any]:
     try:
         decoded: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), how)
     except cv2.error as error:
-        msg = f"it is too large or cannot be decoded ({error.err or 'unknown format'})"
+        limit = "OPENCV_IO_MAX_IMAGE_PIXELS"
+        is_large = limit.removeprefix("OPENCV_") in (error.err or "")
+        msg = (
+            f"it is too large: {limit} raises the limit of pixels"
+            if is_large
+            else f"it cannot be decoded ({error.err})"
+        )
         raise UnreadableImageError(msg) from error
     if decoded is None:
         msg = "it is not an image, or not a whole one"
+        if is_tiff:
+            msg += ", or its values are of a type that is not read: save it with 8 or 16 bits"
         raise UnreadableImageError(msg)
     if decoded.ndim == 3 and decoded.shape[2] != 3:
         msg = "it is a TIFF with transparency, which OpenCV reads differently from PNG: save it as PNG"
         raise UnreadableImageError(msg)
+    declared = _LARGEST_VALUE.match(data)
+    if declared and int(declared[1]) not in (255, 65535):  # OpenCV does not look at it
+        return decoded.astype(np.float32) / np.float32(int(declared[1]))
     return decoded
 
 

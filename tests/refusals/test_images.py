@@ -198,7 +198,10 @@ DAMAGED: dict[str, tuple[Make, str]] = {
     "empty": (lambda path: path.write_bytes(b""), "it is empty"),
     "text": (lambda path: path.write_text("not an image"), "it is not an image, or not a whole one"),
     "half": (lambda path: path.write_bytes(path.read_bytes()[:3000]), "it is not an image, or not a whole one"),
-    "huge": (lambda path: path.write_bytes(bomb(60_000, 60_000)), "it is too large or cannot be decoded"),
+    "huge": (
+        lambda path: path.write_bytes(bomb(60_000, 60_000)),
+        "it is too large: OPENCV_IO_MAX_IMAGE_PIXELS raises",
+    ),
     "integers of 32 bits": (
         lambda path: path.write_bytes(encoded("tiff", "I")),
         "its values are of type int32, whose range is not known",

@@ -52,9 +52,9 @@ def test_building_a_model_needs_no_network_and_no_file() -> None:
     assert not Stfpm(teacher_weights="nowhere.pth").model.teacher_is_loaded
 
 
-def test_a_cropping_pre_processor_warns_that_heat_maps_are_stretched(caplog: pytest.LogCaptureFixture) -> None:
-    Stfpm(pre_processor=PreProcessor(Compose([Resize((72, 72)), CenterCrop(64)])))
-    assert "heat maps show the crop stretched over the whole image" in caplog.text
+def test_a_cropping_pre_processor_would_misplace_the_map_and_is_rejected() -> None:
+    with pytest.raises(ValueError, match=r"must keep the whole image, .*: remove CenterCrop"):
+        Stfpm(pre_processor=PreProcessor(Compose([Resize((72, 72)), CenterCrop(64)])))
 
 
 def test_the_optimiser_is_sgd_over_the_student_with_the_given_constants() -> None:

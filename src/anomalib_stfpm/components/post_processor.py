@@ -33,13 +33,18 @@ class NormalPostProcessor(PostProcessor):
     halfway between anomalib's, which is the score of an image, and the next lower score. Rounding then changes no
     label, and that image counts as defective, as anomalib's search for the best F1 assumes.
 
-    Without normalisation, raw scores and maps are compared with the raw thresholds. An
-    exported model normalises in three
-    operations instead of anomalib's eight, with the same result.
+    Without normalisation, raw scores and maps are compared with the raw thresholds. An exported model normalises in
+    three operations instead of anomalib's eight, with the same result.
+
+    Raises:
+        ValueError: If a sensitivity is given without normalisation, for it is a place on the normalised scale.
     """
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
+        if not self.enable_normalization and (self.image_sensitivity, self.pixel_sensitivity) != (0.5, 0.5):
+            msg = "image_sensitivity and pixel_sensitivity need normalised predictions: leave enable_normalization on."
+            raise ValueError(msg)
         self._normal: list[ImageBatch] = []
         self._only_normal = True
         self._scores: list[torch.Tensor] = []

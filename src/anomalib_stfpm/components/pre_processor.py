@@ -6,9 +6,15 @@ from typing import Any
 import torch
 from anomalib.data.transforms import ExportableCenterCrop
 from anomalib.pre_processing import PreProcessor
-from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Resize, Transform
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
 
 from anomalib_stfpm.backbone.resize import resize_antialiased
+
+_OTHER_FRAME = (
+    ExportableCenterCrop, v2.CenterCrop, v2.FiveCrop, v2.Pad, v2.RandomCrop, v2.RandomIoUCrop, v2.RandomResizedCrop,
+    v2.RandomZoomOut, v2.TenCrop,
+)  # fmt: skip
 
 
 class TrainingPreProcessor(PreProcessor):
@@ -51,14 +57,23 @@ def flat(transform: Any) -> Iterator[Transform]:  # noqa: ANN401  # torchvision 
         yield transform
 
 
-def crops(transform: Transform | None) -> bool:
-    """Return whether images lose their border.
+def require_whole_image(transform: Transform | None) -> None:
+    """Refuse to crop or pad images, for their anomaly maps would be shown stretched over the whole image.
+
+    Raises:
+        ValueError: If the transform does.
 
     Example:
-        >>> crops(Compose([Resize((64, 96)), CenterCrop(48)]))
-        True
+        >>> require_whole_image(Compose([Resize((72, 72)), v2.CenterCrop(64)]))
+        Traceback (most recent call last):
+        ...
+        ValueError: The pre-processor must keep the whole image, or maps lie in the wrong place: remove CenterCrop.
     """
-    return any(isinstance(part, CenterCrop | ExportableCenterCrop) for part in flat(transform))
+    for part in flat(transform):
+        if isinstance(part, _OTHER_FRAME):
+            name = type(part).__name__
+            msg = f"The pre-processor must keep the whole image, or maps lie in the wrong place: remove {name}."
+            raise ValueError(msg)
 
 
 def fixed_size(transform: Transform | None) -> tuple[int, int] | None:

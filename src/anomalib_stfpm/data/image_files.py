@@ -91,8 +91,16 @@ def require_mask_of_image_size(item: Any) -> None:  # noqa: ANN401  # anomalib t
 
 
 def without_leftovers(paths: Sequence[Path], folder: Path) -> list[Path]:
-    """Leave out the files that tools left in a folder."""
-    return [path for path in paths if not is_leftover(path.relative_to(folder))]
+    """Leave out the files that tools left in a folder.
+
+    Raises:
+        FileNotFoundError: If no other file is there.
+    """
+    images = [path for path in paths if not is_leftover(path.relative_to(folder))]
+    if paths and not images:
+        msg = f"'{folder}' holds no images, only files that tools left there."
+        raise FileNotFoundError(msg)
+    return images
 
 
 def masks_by_name(images: Sequence[Path], image_folder: Path, masks: Sequence[Path], mask_folder: Path) -> list[Path]:

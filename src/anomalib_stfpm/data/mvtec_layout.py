@@ -98,7 +98,7 @@ class MVTecLayout(Folder):
 
 def _folders(folder: Path) -> list[str]:
     inside = folder.iterdir() if folder.is_dir() else []
-    return sorted(path.name for path in inside if path.is_dir() and not is_leftover(path))
+    return sorted(path.name for path in inside if path.is_dir() and not is_leftover(Path(path.name)))
 
 
 def _number_of_images(folder: Path, extensions: Collection[str]) -> int:

@@ -148,6 +148,11 @@ def test_it_is_the_default_and_can_be_replaced() -> None:
     assert type(Stfpm().post_processor) is NormalPostProcessor
     users = PostProcessor()
     assert Stfpm(post_processor=users).post_processor is users
-    raw = Stfpm(post_processor=PostProcessor(enable_normalization=False, image_sensitivity=0.7)).post_processor
+    raw = Stfpm(post_processor=PostProcessor(enable_normalization=False)).post_processor
     assert type(raw) is NormalPostProcessor  # anomalib's would compare raw scores with one half
-    assert (raw.enable_normalization, raw.image_sensitivity) == (False, 0.7)
+    assert not raw.enable_normalization
+
+
+def test_a_sensitivity_without_normalisation_is_rejected() -> None:
+    with pytest.raises(ValueError, match="need normalised predictions: leave enable_normalization on"):
+        NormalPostProcessor(enable_normalization=False, image_sensitivity=0.7)

@@ -75,6 +75,7 @@ DEPTHS: dict[str, tuple[bytes, Any]] = {
         np.full((64, 64, 3), 5000 / 65535),
     ),
     "floating point": (encoded(Image.fromarray(FLOAT), "TIFF"), np.dstack([FLOAT] * 3)),
+    "portable grey of 12 bits": (b"P5 # a comment\n2 1\n4095\n\x08\x00\x0f\xff", [[[2048 / 4095] * 3, [1] * 3]]),
     "portable grey": (encoded(COLOURS.convert("L"), "PPM"), np.dstack([np.asarray(COLOURS.convert("L"))] * 3)),
 }
 
