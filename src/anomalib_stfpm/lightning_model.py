@@ -15,7 +15,7 @@ from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
+from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
@@ -28,8 +28,9 @@ from anomalib_stfpm.backbone.feature_pyramid import available_levels, backbone_c
 from anomalib_stfpm.checkpoint.restore import CheckpointRestore
 from anomalib_stfpm.checkpoint.safe_io import use_safe_checkpoint_io
 from anomalib_stfpm.components.evaluator import default_evaluator
-from anomalib_stfpm.components.post_processor import NormalPostProcessor
+from anomalib_stfpm.components.post_processor import NormalPostProcessor, RawThresholds
 from anomalib_stfpm.components.pre_processor import TrainingPreProcessor
+from anomalib_stfpm.components.visualizer import UniqueNames
 from anomalib_stfpm.loss import StfpmLoss, checked_weights
 from anomalib_stfpm.openvino.export import StfpmExport
 from anomalib_stfpm.torch_model import StfpmModel
@@ -49,6 +50,10 @@ logger = logging.getLogger(__name__)
 PAPER_BACKBONE = "resnet18.tv_in1k"
 PAPER_INPUT_SIZE = (256, 256)
 PAPER_MAX_EPOCHS = 100
+
+_OF_A_VISUALIZER = (
+    "fields", "overlay_fields", "field_size", "fields_config", "overlay_fields_config", "text_config", "output_dir",
+)  # fmt: skip
 
 
 class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
@@ -95,10 +100,12 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             mean and standard deviation that timm knows for the backbone. A plain one of anomalib's keeps its transform,
             and is exported with the antialiasing that it trains with.
         post_processor: Post-processor, or whether to use the default: anomalib's, with a pixel threshold that makes
-            sense if validation holds normal images only.
+            sense if validation holds normal images only. With ``enable_normalization=False``, raw scores and maps are
+            compared with raw thresholds.
         evaluator: Evaluator, or whether to use the default: ``image_AUROC``, ``image_F1Score``, ``pixel_AUROC``,
             ``pixel_F1Score`` and ``AUPRO``; those of pixels are left out where there are no masks.
-        visualizer: Visualizer, or whether to use anomalib's default.
+        visualizer: Visualizer, or whether to use the default: anomalib's, which writes a picture for every image
+            also where names repeat. A plain one of anomalib's does so too.
 
     Raises:
         ValueError: If the backbone, a level, a size, a weight, the contrast, the smoothing, the schedule, a constant of
@@ -166,6 +173,10 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             pre_processor = self.configure_pre_processor(input_size, backbone)
         elif type(pre_processor) is PreProcessor:
             pre_processor = TrainingPreProcessor(pre_processor.transform)
+        if type(post_processor) is PostProcessor and not post_processor.enable_normalization:
+            post_processor = RawThresholds(**post_processor.checkpoint_config())
+        if type(visualizer) is ImageVisualizer:
+            visualizer = UniqueNames(**{name: getattr(visualizer, name) for name in _OF_A_VISUALIZER})
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
@@ -222,6 +233,11 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     def configure_post_processor(self) -> NormalPostProcessor:
         """Make the default post-processor, whose pixel threshold suits validation on normal images alone."""
         return NormalPostProcessor()
+
+    @classmethod
+    def configure_visualizer(cls) -> UniqueNames:
+        """Make the default visualizer, which keeps the pictures of images of the same name apart."""
+        return UniqueNames()
 
     @staticmethod
     def configure_evaluator() -> Evaluator:

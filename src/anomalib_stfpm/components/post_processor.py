@@ -15,7 +15,33 @@ NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
 """Share of the pixels of held-out normal images that lie below the pixel threshold."""
 
 
-class NormalPostProcessor(PostProcessor):
+class RawThresholds(PostProcessor):
+    """anomalib's post-processor, which compares raw predictions with raw thresholds where it does not normalise.
+
+    anomalib compares them with the threshold of normalised predictions, 0.5, so nearly every label is the same.
+
+    Raises:
+        ValueError: If a sensitivity is given without normalisation, for it is a place on the normalised scale.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        if not self.enable_normalization and (self.image_sensitivity, self.pixel_sensitivity) != (0.5, 0.5):
+            msg = "image_sensitivity and pixel_sensitivity need normalised predictions: leave enable_normalization on."
+            raise ValueError(msg)
+
+    @property
+    def normalized_image_threshold(self) -> torch.Tensor:
+        """What image scores are compared with: the raw threshold where they are not normalised."""
+        return super().normalized_image_threshold if self.enable_normalization else self.image_threshold
+
+    @property
+    def normalized_pixel_threshold(self) -> torch.Tensor:
+        """What pixels are compared with: the raw threshold where they are not normalised."""
+        return super().normalized_pixel_threshold if self.enable_normalization else self.pixel_threshold
+
+
+class NormalPostProcessor(RawThresholds):
     """anomalib's post-processor, with a useful pixel threshold if validation holds normal images only.
 
     anomalib then uses the highest value of all normal images as the threshold of images and of pixels, and clamps
