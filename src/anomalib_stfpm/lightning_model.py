@@ -29,11 +29,12 @@ from anomalib_stfpm.checkpoint.restore import CheckpointRestore
 from anomalib_stfpm.checkpoint.safe_io import use_safe_checkpoint_io
 from anomalib_stfpm.components.evaluator import default_evaluator
 from anomalib_stfpm.components.post_processor import NormalPostProcessor, RawThresholds
-from anomalib_stfpm.components.pre_processor import TrainingPreProcessor
+from anomalib_stfpm.components.pre_processor import TrainingPreProcessor, require_whole_image
 from anomalib_stfpm.components.visualizer import UniqueNames
 from anomalib_stfpm.loss import StfpmLoss, checked_weights
 from anomalib_stfpm.openvino.export import StfpmExport
 from anomalib_stfpm.torch_model import StfpmModel
+from anomalib_stfpm.training import smallest_batch
 from anomalib_stfpm.training.cache.byte_budget import AUTO
 from anomalib_stfpm.training.cache.feature_cache import FeatureCache
 from anomalib_stfpm.training.distributed import SeveralProcesses
@@ -98,7 +99,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             them in every epoch.
         pre_processor: Pre-processor, or whether to use the default: resize to ``input_size`` and normalise with the
             mean and standard deviation that timm knows for the backbone. A plain one of anomalib's keeps its transform,
-            and is exported with the antialiasing that it trains with.
+            and is exported with the antialiasing that it trains with. It must not crop or pad images.
         post_processor: Post-processor, or whether to use the default: anomalib's, with a pixel threshold that makes
             sense if validation holds normal images only. With ``enable_normalization=False``, raw scores and maps are
             compared with raw thresholds.
@@ -173,6 +174,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             pre_processor = self.configure_pre_processor(input_size, backbone)
         elif type(pre_processor) is PreProcessor:
             pre_processor = TrainingPreProcessor(pre_processor.transform)
+        elif isinstance(pre_processor, PreProcessor):
+            require_whole_image(getattr(pre_processor, "transform", None))
         if type(post_processor) is PostProcessor and not post_processor.enable_normalization:
             post_processor = RawThresholds(**post_processor.checkpoint_config())
         if type(visualizer) is ImageVisualizer:
@@ -270,7 +273,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Refuse a schedule without a known end of training."""
+        """Refuse a schedule without a known end of training, and images that are too small."""
+        smallest_batch.check_all(self.trainer, self.pre_processor, self.model)
         if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
             msg = f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps."
             raise ValueError(msg)
@@ -294,8 +298,10 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             logger.warning("There are no thresholds, for this model was never validated: F1 scores mean nothing.")
 
     def on_predict_start(self) -> None:
-        """Refuse to predict without teacher weights."""
+        """Refuse to predict without teacher weights, and warn where there are no thresholds."""
         self.model.require_teacher("predict")
+        if isinstance(self.post_processor, PostProcessor) and self.post_processor.image_threshold.isnan():
+            logger.warning("There are no thresholds, for this model was never validated: labels mean nothing.")
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -304,6 +310,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         del args, kwargs
         teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
         images: Any = batch.image
+        number, _, height, width = images.shape
+        smallest_batch.check(number, height, width, self.model)
         student_pyramid = self.model.student_pyramid(images)
         loss: torch.Tensor = self.loss(teacher_pyramid, student_pyramid, teacher_is_normalised=True)
         pyramids = (teacher_pyramid, student_pyramid)
