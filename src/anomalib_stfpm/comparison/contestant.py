@@ -124,16 +124,6 @@ DEFAULT_MODELS = (
 def class_of(class_path: str, base: type = AnomalibModule) -> type:
     """Find a class.
 
-    Args:
-        class_path: Its class path.
-        base: What it is a subclass of.
-
-    Returns:
-        The class.
-
-    Raises:
-        ValueError: If there is none.
-
     Example:
         >>> class_of("anomalib.models.Padim").__name__
         'Padim'
@@ -150,20 +140,7 @@ def class_of(class_path: str, base: type = AnomalibModule) -> type:
 
 
 def made(base: type, class_path: str, init_args: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401
-    """Make an instance as anomalib's command line would.
-
-    Args:
-        base: What it is an instance of, a model or a datamodule.
-        class_path: Its class path.
-        init_args: Arguments, as a YAML file would have them.
-        name: What an error calls it.
-
-    Returns:
-        The instance.
-
-    Raises:
-        ValueError: If there is no such class, or it refuses its arguments.
-    """
+    """Make an instance as anomalib's command line would."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "made", fail_untyped=False, required=True)
     try:
@@ -176,17 +153,7 @@ def made(base: type, class_path: str, init_args: Mapping[str, Any], name: str) -
 
 
 def made_datamodule(data: Namespace | Mapping[str, Any]) -> AnomalibDataModule:
-    """Make a datamodule.
-
-    Args:
-        data: Its ``class_path`` and ``init_args``.
-
-    Returns:
-        The datamodule.
-
-    Raises:
-        ValueError: If there is no such class, or it refuses its arguments.
-    """
+    """Make a datamodule."""
     datamodule: AnomalibDataModule = made(
         AnomalibDataModule, data["class_path"], data.get("init_args") or {}, "The datamodule"
     )

@@ -19,15 +19,7 @@ _TEMPLATE = "page.html.jinja"
 
 
 def page(record: Mapping[str, Any], output: Path) -> str:
-    """Write a comparison as HTML, with plots and images in it. What users have named is escaped.
-
-    Args:
-        record: What :func:`anomalib_stfpm.comparison.record.record` has made.
-        output: The folder that holds the runs' folders.
-
-    Returns:
-        The page.
-    """
+    """Write a comparison as HTML, with plots and images in it. What users have named is escaped."""
     template = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     categories = [_category(name, details, record, output) for name, details in record["categories"].items()]
@@ -57,14 +49,10 @@ def _category(name: str, details: Mapping[str, Any], record: Mapping[str, Any], 
         "verdict": record["verdicts"].get(name, "Nothing was measured."),
         "notes": details["notes"],
         "rows": [cells(row) for row in rows],
-        "plots": {title: _as_markup(svg) for title, svg in drawn.items() if svg is not None},
+        # matplotlib has escaped the names in the plots.
+        "plots": {title: Markup(svg) for title, svg in drawn.items() if svg is not None},  # nosec B704
         "images": {model: _images(first[model], output) for model in models},
     }
-
-
-def _as_markup(svg: str) -> Markup:
-    """Put a plot on the page as it is: matplotlib has escaped the names in it."""
-    return Markup(svg)  # nosec B704
 
 
 def _scores(run: Mapping[str, Any]) -> tuple[list[float], list[float], float | None]:

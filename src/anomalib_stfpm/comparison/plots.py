@@ -30,12 +30,6 @@ _STYLE: dict[Any, Any] = {
 def colours(models: Sequence[str]) -> dict[str, str]:
     """Give every model a colour.
 
-    Args:
-        models: Their names.
-
-    Returns:
-        The colour by name.
-
     Example:
         >>> colours(["STFPM", "PaDiM"])
         {'STFPM': '#0072b2', 'PaDiM': '#d55e00'}
@@ -44,15 +38,7 @@ def colours(models: Sequence[str]) -> dict[str, str]:
 
 
 def accuracy_against_latency(rows: Sequence[Row], palette: Mapping[str, str]) -> str | None:
-    """Plot image AUROC against latency, in float32 and, joined to it, in 8 bits.
-
-    Args:
-        rows: Rows of the table.
-        palette: The models' colours.
-
-    Returns:
-        SVG; ``None`` where nothing was timed.
-    """
+    """Plot image AUROC against latency, in float32 and, joined to it, in 8 bits."""
     rows = [row for row in rows if row["image_AUROC"] is not None and row.get("f32_median_ms") is not None]
     if not rows:
         return None
@@ -77,16 +63,7 @@ def accuracy_against_latency(rows: Sequence[Row], palette: Mapping[str, str]) ->
 
 
 def curve(curves: Mapping[str, Sequence[Sequence[float]]], kind: str, palette: Mapping[str, str]) -> str | None:
-    """Plot a curve of every model.
-
-    Args:
-        curves: By model, two lists with the coordinates of the points.
-        kind: ``"ROC"`` or ``"PRO"``.
-        palette: The models' colours.
-
-    Returns:
-        SVG; ``None`` where there are no curves.
-    """
+    """Plot a curve of every model."""
     if not curves:
         return None
     labels = {
@@ -105,14 +82,7 @@ def curve(curves: Mapping[str, Sequence[Sequence[float]]], kind: str, palette: M
 
 
 def histograms(scores: Mapping[str, tuple[Sequence[float], Sequence[float], float | None]]) -> str:
-    """Plot how the scores of good and defective images are spread, a panel a model.
-
-    Args:
-        scores: By model, scores of the good images, of the defective ones, and the threshold.
-
-    Returns:
-        SVG.
-    """
+    """Plot how the scores of good and defective images are spread, a panel a model."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(6, 1.6 * len(scores)), layout="constrained")
         panels = figure.subplots(len(scores), squeeze=False)[:, 0]

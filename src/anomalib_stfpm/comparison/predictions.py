@@ -34,31 +34,18 @@ _HOTTEST = 99.5  # percentile of the shown maps that is red
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a test image.
-
-    Args:
-        path: The image's file.
-        is_defective: Whether it has a defect.
-        score: Image score, before post-processing.
-        is_anomalous: Whether the score is above the threshold; ``None`` of a model without thresholds.
-        anomaly_map: Anomaly map of shape ``(H, W)``, before post-processing; ``None`` of a model that makes none.
-        mask: Where the defect is, of shape ``(H, W)``; ``None`` without masks.
-    """
+    """What a model says of a test image."""
 
     path: str
     is_defective: bool
-    score: float
-    is_anomalous: bool | None
-    anomaly_map: npt.NDArray[np.float32] | None
-    mask: npt.NDArray[np.bool_] | None
+    score: float  # before post-processing
+    is_anomalous: bool | None  # None of a model without thresholds
+    anomaly_map: npt.NDArray[np.float32] | None  # (H, W), before post-processing
+    mask: npt.NDArray[np.bool_] | None  # (H, W)
 
 
 class Predictions(RawEvaluator):
-    """An evaluator that also keeps what the model says of every image.
-
-    Attributes:
-        all: The predictions, in the order of the datamodule.
-    """
+    """An evaluator that also keeps what the model says of every image."""
 
     def __init__(self) -> None:
         pixels = ["anomaly_map", "gt_mask"]
@@ -72,7 +59,7 @@ class Predictions(RawEvaluator):
         )
         self.all: list[Prediction] = []
 
-    def on_test_batch_end(  # noqa: D417
+    def on_test_batch_end(
         self,
         trainer: pl.Trainer | None,
         pl_module: pl.LightningModule | None,
@@ -81,14 +68,7 @@ class Predictions(RawEvaluator):
         *args: Any,  # noqa: ANN401
         **kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Update every metric and keep the predictions.
-
-        Args:
-            trainer: The trainer.
-            pl_module: The model.
-            outputs: Not used.
-            batch: Post-processed batch.
-        """
+        """Update every metric and keep the predictions."""
         super().on_test_batch_end(trainer, pl_module, outputs, batch, *args, **kwargs)
         raw: Any = self.prediction if self.prediction is not None else batch
         values: Any = batch
@@ -110,14 +90,7 @@ class Predictions(RawEvaluator):
 
 
 def notes(predictions: list[Prediction]) -> list[str]:
-    """Say what could not be measured, and why.
-
-    Args:
-        predictions: All predictions.
-
-    Returns:
-        A sentence for each reason.
-    """
+    """Say what could not be measured, and why."""
     found = []
     defective = [prediction for prediction in predictions if prediction.is_defective]
     if not defective:
@@ -130,15 +103,7 @@ def notes(predictions: list[Prediction]) -> list[str]:
 
 
 def measured(metrics: Mapping[str, float], predictions: list[Prediction]) -> dict[str, float | None]:
-    """Leave out metrics that the test images do not allow.
-
-    Args:
-        metrics: What the test has logged.
-        predictions: All predictions.
-
-    Returns:
-        A value for each of :data:`METRICS`; ``None`` for those that mean nothing.
-    """
+    """Replace by ``None`` the metrics that the test images do not allow."""
     labels = {prediction.is_defective for prediction in predictions}
     masks = [prediction.mask for prediction in predictions if prediction.mask is not None]
     allowed = {
@@ -151,16 +116,7 @@ def measured(metrics: Mapping[str, float], predictions: list[Prediction]) -> dic
 
 
 def curves(predictions: list[Prediction]) -> dict[str, list[list[float]]]:
-    """Draw curves of how well defects are found, and how well they are located.
-
-    Args:
-        predictions: All predictions.
-
-    Returns:
-        ``ROC``: true-positive rate of images against false-positive rate; ``PRO``: mean overlap of the regions
-        against the false-positive rate of pixels, up to 0.3. Each two lists, of some 200 points. Left out where
-        images or masks do not allow it.
-    """
+    """Draw ROC of images and, up to 30 % of the good pixels, PRO; each two lists, left out without images or masks."""
     found = {}
     labels = [prediction.is_defective for prediction in predictions]
     if len(set(labels)) == 2:
@@ -188,16 +144,7 @@ def _thinned(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> list[list[float]]:
 
 
 def write_images(predictions: list[Prediction], folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """Write the images that a model is most sure of and those that it errs most in, with heat maps.
-
-    Args:
-        predictions: All predictions.
-        folder: Where to write.
-
-    Returns:
-        For hits, misses and false alarms the images in order, each with ``path``, ``score``, ``is_anomalous``, and
-        the names of the files ``image`` and, of models that make maps, ``overlay``.
-    """
+    """Write the images that a model is most sure of and those that it errs most in, with heat maps."""
     defective = sorted((one for one in predictions if one.is_defective), key=lambda one: one.score)
     good = sorted((one for one in predictions if not one.is_defective), key=lambda one: one.score)
     shown = {HITS: defective[: -_SHOWN - 1 : -1], MISSES: defective[:_SHOWN], FALSE_ALARMS: good[: -_SHOWN - 1 : -1]}

@@ -13,15 +13,8 @@ import torch
 def pretrained(backbone: str, weights: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
     """Let timm give these weights wherever a model asks for a pretrained backbone of this architecture.
 
-    anomalib's models take weights from the hub only, and know no argument for others.
-
-    Args:
-        backbone: Name of a timm model. What follows a dot in it, timm's name for a set of weights, does not matter.
-        weights: The weights, keyed as timm keys the complete backbone; ``None`` leaves them random, for a model that
-            is made only to be looked at or to load a checkpoint into.
-
-    Yields:
-        Nothing.
+    anomalib's models take weights from the hub only, and know no argument for others. ``None`` leaves them random, for
+    a model that is made only to be looked at or to load a checkpoint into.
 
     Example:
         >>> with pretrained("resnet18", None):

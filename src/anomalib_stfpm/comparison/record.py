@@ -18,50 +18,27 @@ ONE_SEED_SPREAD = 0.005
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came out of a run.
-
-    Args:
-        model: The model's name.
-        seed: The seed.
-        folder: The run's folder, below the output folder.
-        measured: What the run has written; ``None`` if it came to nothing.
-        problem: Why it has not finished, if it has not.
-    """
+    """What came out of a run."""
 
     model: str
     seed: int
-    folder: Path
-    measured: dict[str, Any] | None
-    problem: str | None
+    folder: Path  # below the output folder
+    measured: dict[str, Any] | None  # what the run has written, unless it came to nothing
+    problem: str | None  # why it has not finished, if it has not
 
 
 @dataclass(frozen=True)
 class CategoryResults:
-    """What came out of all runs on a category.
-
-    Args:
-        category: Its name.
-        runs: Runs that have been tried.
-        timing: Timings of all exported models, made in turns.
-        problem: Why its images cannot be used, if they cannot.
-    """
+    """What came out of all runs on a category."""
 
     category: str
-    runs: Sequence[RunResult]
+    runs: Sequence[RunResult]  # that have been tried
     timing: Mapping[str, Any]
-    problem: str | None = None
+    problem: str | None = None  # why its images cannot be used, if they cannot
 
 
 def record(about: Mapping[str, Any], categories: Sequence[CategoryResults]) -> dict[str, Any]:
-    """Put together all that a report shows.
-
-    Args:
-        about: What the comparison was made with.
-        categories: The results.
-
-    Returns:
-        ``about``, ``table``, ``verdicts``, ``problems``, and by category the ``notes``, ``runs`` and ``timings``.
-    """
+    """Put together all that a report shows."""
     table = [row for category in categories for row in _rows(category)]
     return {
         "about": dict(about),
@@ -145,12 +122,6 @@ def verdict(rows: Sequence[Row]) -> str:
 
     Among the models whose accuracy is that of the best, but for the spread over the seeds, it is the fastest. Accuracy
     is the mean of image AUROC and, where all models have one, AUPRO.
-
-    Args:
-        rows: The category's rows of the table.
-
-    Returns:
-        The verdict, made from the figures.
 
     Example:
         >>> measured = {"image_AUROC": 0.9, "image_AUROC_std": None, "AUPRO": None, "seeds": [0]}

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Container, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +19,21 @@ _DETAILS = {"scores", "curves", "images"}
 
 
 def write(folder: Path, record: Mapping[str, Any]) -> None:
-    """Write ``comparison.json``, ``.csv``, ``.md`` and ``.html``, each replaced as a whole.
-
-    Args:
-        folder: Where to write; it holds the runs' folders.
-        record: What :func:`anomalib_stfpm.comparison.record.record` has made.
-
-    Raises:
-        OSError: If a file cannot be written.
-    """
-    files.write_text(folder / JSON_FILE, finite_json.dumps(_without_details(record)))
+    """Write ``comparison.json``, ``.csv``, ``.md`` and ``.html``, each replaced as a whole."""
+    categories = {name: {**one, "runs": _without_details(one["runs"])} for name, one in record["categories"].items()}
+    files.write_text(folder / JSON_FILE, finite_json.dumps({**record, "categories": categories}))
     files.write_text(folder / CSV_FILE, _csv(record["table"]))
     files.write_text(folder / MARKDOWN_FILE, markdown(record))
     files.write_text(folder / PAGE_FILE, page(record, folder))
 
 
-def _without_details(record: Mapping[str, Any]) -> dict[str, Any]:
+def _without_details(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Leave out what is in the runs' own results: what they say of every image."""
-    categories = {
-        name: {**of_category, "runs": [_without(run, _DETAILS) for run in of_category["runs"]]}
-        for name, of_category in record["categories"].items()
-    }
-    return {**record, "categories": categories}
-
-
-def _without(mapping: Mapping[str, Any], keys: Container[str]) -> dict[str, Any]:
-    return {key: value for key, value in mapping.items() if key not in keys}
+    return [{key: value for key, value in run.items() if key not in _DETAILS} for run in runs]
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """Write a comparison as Markdown.
-
-    Args:
-        record: The record.
-
-    Returns:
-        For each category the verdict and the table, and a list of what went wrong.
-    """
+    """Write a comparison as Markdown."""
     lines = []
     for category, details in record["categories"].items():
         rows = [row for row in record["table"] if row["category"] == category]

@@ -42,58 +42,33 @@ _COMPARED = 50  # images of the exported model and of torch
 
 @dataclass(frozen=True)
 class Job:
-    """What one run does.
-
-    Args:
-        contestant: The model.
-        conditions: What is the same for all models.
-        data: ``class_path`` and ``init_args`` of the datamodule.
-        seed: Seed of the model, the held-out images and the order of the others.
-        exports: Whether the trained model is exported.
-    """
+    """What one run does."""
 
     contestant: Contestant
     conditions: Conditions
     data: dict[str, Any]
-    seed: int
+    seed: int  # of the model, the held-out images and the order of the others
     exports: bool
 
     def write(self, folder: Path) -> None:
-        """Write it for :meth:`read`.
-
-        Args:
-            folder: The run's folder.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
+        """Write it for :meth:`read`."""
         files.write_text(folder / JOB_FILE, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> "Job":
-        """Read what :meth:`write` has written.
-
-        Args:
-            folder: The run's folder.
-
-        Returns:
-            The job.
-        """
+        """Read what :meth:`write` has written."""
         read = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
         conditions = Conditions(**{**read["conditions"], "input_size": tuple(read["conditions"]["input_size"])})
         return cls(Contestant(**read["contestant"]), conditions, read["data"], read["seed"], read["exports"])
 
 
 def run(job: Job, folder: Path) -> None:
-    """Train, test and export a model, and write ``result.json`` after each step that may be the last.
-
-    Args:
-        job: What to do.
-        folder: Where to write.
-    """
+    """Train, test and export a model, and write ``result.json`` after each step that may be the last."""
     seed_everything(job.seed, workers=True)
     datamodule = datamodule_of(job)
-    model = _model(job)
+    backbone = job.conditions.backbone
+    with pretrained(backbone, teacher_weights.read(backbone, job.conditions.teacher_weights)):
+        model = job.contestant.make(job.conditions)
     model.evaluator = evaluator = predictions.Predictions()
     with TemporaryDirectory() as folder_of_engine:
         engine = Engine(
@@ -129,17 +104,7 @@ def run(job: Job, folder: Path) -> None:
 
 
 def datamodule_of(job: Job) -> AnomalibDataModule:
-    """Make a job's datamodule, which holds out normal training images for validation.
-
-    Args:
-        job: The job.
-
-    Returns:
-        The datamodule.
-
-    Raises:
-        ValueError: If its class refuses its arguments.
-    """
+    """Make a job's datamodule, which holds out normal training images for validation."""
     datamodule = made_datamodule(job.data)
     datamodule.seed = job.seed
     datamodule.val_split_mode = ValSplitMode.FROM_TRAIN
@@ -147,12 +112,6 @@ def datamodule_of(job: Job) -> AnomalibDataModule:
     if job.contestant.train_batch_size is not None:
         datamodule.train_batch_size = job.contestant.train_batch_size
     return datamodule
-
-
-def _model(job: Job) -> AnomalibModule:
-    backbone = job.conditions.backbone
-    with pretrained(backbone, teacher_weights.read(backbone, job.conditions.teacher_weights)):
-        return job.contestant.make(job.conditions)
 
 
 def _export(

@@ -21,14 +21,7 @@ COLUMNS = {
 
 
 def cells(row: Row) -> dict[str, str]:
-    """Write a row of the table for people.
-
-    Args:
-        row: A row of the record's table.
-
-    Returns:
-        Text by column; empty where nothing was measured.
-    """
+    """Write a row of the table for people."""
     written = {"model": row["model"], "seeds": str(len(row["seeds"]))}
     written |= {metric: with_spread(row[metric], row[f"{metric}_std"]) for metric in METRICS}
     written["fit"] = _number(row["fit_seconds"], ".0f")
@@ -48,14 +41,7 @@ def _number(value: float | None, form: str, unit: float = 1.0) -> str:
 
 
 def markdown_table(rows: list[Row]) -> list[str]:
-    """Write the table of a category as Markdown, without columns that are empty.
-
-    Args:
-        rows: Its rows.
-
-    Returns:
-        The table's lines.
-    """
+    """Write the table of a category as Markdown, without columns that are empty."""
     written = [cells(row) for row in rows]
     columns = [column for column in COLUMNS if any(row[column] for row in written)]
     lines = ["| " + " | ".join(COLUMNS[column] for column in columns) + " |", "| --- " * len(columns) + "|"]

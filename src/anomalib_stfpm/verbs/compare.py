@@ -16,11 +16,7 @@ from anomalib_stfpm_deploy.files import lock_folder
 
 
 def parser() -> ArgumentParser:
-    """Make the parser.
-
-    Returns:
-        A parser of the verb's arguments.
-    """
+    """Make the parser."""
     made = ArgumentParser(
         prog="anomalib-stfpm compare",
         description="Train, test, export and time models on the same images, with the same backbone, and write a "
@@ -44,18 +40,7 @@ def parser() -> ArgumentParser:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the verb.
-
-    Args:
-        arguments: What the command line says after the verb.
-
-    Returns:
-        The exit code: 0, 1 if anything has failed, 130 if interrupted.
-
-    Raises:
-        OSError: If the teacher's weights are missing, see :func:`anomalib_stfpm.comparison.compare`.
-        ValueError: If an argument is not valid.
-    """
+    """Run the verb."""
     made = parser()
     given = made.parse_args(list(arguments))
     conditions = made.instantiate_classes(given).conditions
@@ -70,23 +55,9 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if record["problems"] else 0
 
 
-def _as_dict(given: Any) -> Any:  # noqa: ANN401  # what jsonargparse makes of YAML
-    return given.as_dict() if isinstance(given, Namespace) else given
-
-
 def data_of(given: Namespace) -> dict[str, dict[str, Any]]:
-    """Find the datamodule of each category.
-
-    Args:
-        given: The verb's arguments.
-
-    Returns:
-        By category, ``class_path`` and ``init_args`` of its datamodule.
-
-    Raises:
-        ValueError: If there are several categories, and the datamodule knows none.
-    """
-    data: dict[str, Any] = _as_dict(given.data)
+    """Find the datamodule of each category."""
+    data: dict[str, Any] = given.data.as_dict() if isinstance(given.data, Namespace) else given.data
     arguments: Mapping[str, Any] = data.get("init_args") or {}
     if given.categories is None:
         name = arguments.get("category") or arguments.get("name") or data["class_path"].rpartition(".")[2]
