@@ -108,14 +108,8 @@ def compare(
     for run in runs:
         remember_configuration(run.folder, finite_json.plain(asdict(run.job.contestant)))
     unreadable = {category: problem for category in data if (problem := _problem_of_images(data[category]))}
-    about = finite_json.plain(
-        {
-            "data": dict(data),
-            "conditions": asdict(conditions),
-            "seeds": list(seeds),
-            "environment": environment.describe(),
-        }
-    )
+    about = {"data": dict(data), "conditions": asdict(conditions), "seeds": list(seeds)}
+    about = finite_json.plain({**about, "environment": environment.describe()})
 
     def write_report() -> dict[str, Any]:
         categories = []
@@ -128,9 +122,8 @@ def compare(
         return made
 
     waiting = [run for run in runs if not run.is_finished and run.category not in unreadable]
-    with Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    ) as progress:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns) as progress:
         task = progress.add_task("", total=len(runs), completed=len(runs) - len(waiting))
         for run in waiting:
             progress.update(task, description=f"{run.category}, {run.job.contestant.name}, seed {run.job.seed}")
@@ -269,9 +262,8 @@ def _timings(models: list[str], folder: Path, conditions: Conditions) -> tuple[l
     command = [sys.executable, "-m", "anomalib_stfpm_deploy", "time", "--output", str(temporary), "--model", *models]
     options = ["--rounds", str(conditions.rounds), "--seconds", str(conditions.seconds)]
     try:
-        done = subprocess.run(
-            [*command, *options], capture_output=True, text=True, check=False, timeout=60 * conditions.time_limit
-        )
+        limit = 60 * conditions.time_limit
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:
         return [], f"timing took longer than {conditions.time_limit:g} minutes, the time_limit"
     timings = (read_json(temporary) or {}).get("timings", [])
@@ -282,10 +274,9 @@ def _timings(models: list[str], folder: Path, conditions: Conditions) -> tuple[l
 def _can_be_loaded(model: str) -> bool:
     from anomalib_stfpm_deploy.network import precisions_of_this_machine  # needs OpenVINO
 
-    loads = (
-        [sys.executable, "-m", "anomalib_stfpm_deploy.timing", model, name] for name in precisions_of_this_machine()
-    )
-    return all(subprocess.run(load, capture_output=True, check=False).returncode == 0 for load in loads)
+    load = [sys.executable, "-m", "anomalib_stfpm_deploy.timing", model]
+    tried = (subprocess.run([*load, name], capture_output=True, check=False) for name in precisions_of_this_machine())
+    return all(one.returncode == 0 for one in tried)
 
 
 def _line(run: _Run) -> str:

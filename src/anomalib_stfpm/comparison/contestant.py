@@ -93,21 +93,17 @@ class Contestant:
         has_backbone = "backbone" in parameters
         if has_backbone:
             init_args.setdefault("backbone", conditions.backbone)
-            strides = _default_strides(parameters)
-            if strides and "layers" not in init_args:
-                init_args["layers"] = _levels_of(init_args["backbone"], strides, self.name)
+            if "layers" not in init_args:
+                init_args |= _layers(parameters, init_args["backbone"], self.name)
         if "teacher_weights" in parameters:
             init_args.setdefault("teacher_weights", conditions.teacher_weights)
         model: AnomalibModule = made(
             AnomalibModule, self.class_path, {**init_args, "evaluator": False, "visualizer": False}, self.name
         )
         if "pre_processor" not in self.init_args:
-            if has_backbone:
-                model.pre_processor = Stfpm.configure_pre_processor(
-                    conditions.input_size, backbone=init_args["backbone"]
-                )
-            else:
-                model.pre_processor = model.configure_pre_processor(conditions.input_size)
+            backbone = {"backbone": init_args["backbone"]} if has_backbone else {}
+            maker: Any = Stfpm if has_backbone else model
+            model.pre_processor = maker.configure_pre_processor(conditions.input_size, **backbone)
         return model
 
 
@@ -160,20 +156,16 @@ def made_datamodule(data: Namespace | Mapping[str, Any]) -> AnomalibDataModule:
     return datamodule
 
 
-def _default_strides(parameters: Mapping[str, inspect.Parameter]) -> list[int]:
-    """Strides of the levels that a model takes by default from the backbone that it takes by default."""
-    layers = getattr(parameters.get("layers"), "default", None)
-    backbone = parameters["backbone"].default
-    if not isinstance(backbone, str) or not isinstance(layers, list | tuple):
-        return []
-    levels = available_levels(backbone)
-    return [levels[layer] for layer in layers if layer in levels]
-
-
-def _levels_of(backbone: str, strides: list[int], name: str) -> list[str]:
+def _layers(parameters: Mapping[str, inspect.Parameter], backbone: str, name: str) -> dict[str, list[str]]:
+    """Return as ``layers`` the levels of the strides that a model takes by default, if it says which."""
+    layers, default = getattr(parameters.get("layers"), "default", None), parameters["backbone"].default
+    if not isinstance(default, str) or not isinstance(layers, list | tuple):
+        return {}
+    levels = available_levels(default)
+    strides = [levels[layer] for layer in layers if layer in levels]
     by_stride = {stride: level for level, stride in available_levels(backbone).items()}
     missing = [stride for stride in strides if stride not in by_stride]
     if missing:
         msg = f"'{backbone}' has no level of stride {missing[0]} for {name}: give its layers in init_args."
         raise ValueError(msg)
-    return [by_stride[stride] for stride in strides]
+    return {"layers": [by_stride[stride] for stride in strides]} if strides else {}

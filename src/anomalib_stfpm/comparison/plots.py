@@ -56,8 +56,7 @@ def accuracy_against_latency(rows: Sequence[Row], palette: Mapping[str, str]) ->
         axes.set_xscale("log")
         for each in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
             each(ScalarFormatter())
-        axes.set_xlabel("ms an image (filled: float32, hollow: 8 bits)")
-        axes.set_ylabel("image AUROC")
+        axes.set(xlabel="ms an image (filled: float32, hollow: 8 bits)", ylabel="image AUROC")
         axes.legend()
         return _svg(figure, "Image AUROC against latency")
 
@@ -74,9 +73,7 @@ def curve(curves: Mapping[str, Sequence[Sequence[float]]], kind: str, palette: M
         figure, axes = _figure()
         for model, (x, y) in curves.items():
             axes.plot(x, y, color=palette[model], label=model)
-        axes.set_xlabel(labels[kind][0])
-        axes.set_ylabel(labels[kind][1])
-        axes.set_ylim(0, 1.02)
+        axes.set(xlabel=labels[kind][0], ylabel=labels[kind][1], ylim=(0, 1.02))
         axes.legend(loc="lower right")
         return _svg(figure, f"{kind} curves")
 

@@ -132,10 +132,10 @@ def verdict(rows: Sequence[Row]) -> str:
     if not judged:
         return "No model could be judged."
     by = [metric for metric in ("image_AUROC", "AUPRO") if all(row[metric] is not None for row in judged)]
-    best = max(judged, key=lambda row: _accuracy(row, by))
-    equal = [
-        row for row in judged if _accuracy(best, by) - _accuracy(row, by) <= max(_spread(best, by), _spread(row, by))
-    ]
+    accuracy = {row["model"]: mean(row[metric] for metric in by) for row in judged}
+    best = max(judged, key=lambda row: accuracy[row["model"]])
+    behind = {row["model"]: accuracy[best["model"]] - accuracy[row["model"]] for row in judged}
+    equal = [row for row in judged if behind[row["model"]] <= max(_spread(best, by), _spread(row, by))]
     timed = [row for row in equal if row.get("f32_median_ms") is not None]
     said = [f"{best['model']} is the most accurate: {_figures(best)}."]
     if not timed:
@@ -154,10 +154,6 @@ def verdict(rows: Sequence[Row]) -> str:
         times = chosen["f32_median_ms"] / fastest["f32_median_ms"]
         said[-1] += f"; {fastest['model']} is {times:.1f} times as fast, with {_figures(fastest)}."
     return " ".join(said)
-
-
-def _accuracy(row: Row, by: Sequence[str]) -> float:
-    return float(mean(row[metric] for metric in by))
 
 
 def _spread(row: Row, by: Sequence[str]) -> float:
