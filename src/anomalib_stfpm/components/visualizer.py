@@ -37,6 +37,8 @@ class UniqueNames(ImageVisualizer):
         datamodule = getattr(trainer, "datamodule", None)
         names = (getattr(datamodule, "name", None), getattr(datamodule, "category", None))
         for item in batch:
+            if item.anomaly_map is not None:
+                item.anomaly_map = item.anomaly_map.clamp(0, 1)  # of raw maps, values above 1 would start again at 0
             picture: Any = self.visualize(item)
             if picture is not None:
                 image = Path(item.image_path or "")

@@ -30,3 +30,18 @@ def test_images_of_the_same_name_have_a_picture_each(given: Any, tmp_path: Path)
     assert written == ["b/x/1.jpg", "c/b/x/1.jpg", "x/1.jpg", "x/2.jpg"]
     if given is not True:
         assert (visualizer.fields, visualizer.field_size) == (["image"], (32, 32))
+
+
+def test_values_above_1_of_raw_maps_are_shown_as_1(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png", 0)
+    visualizer: Any = Stfpm().visualizer
+    pictures = []
+    for value in (1.0, 1.2):
+        trainer = SimpleNamespace(default_root_dir=tmp_path / "out", datamodule=None)
+        maps = torch.full((1, 64, 64), value)
+        batch = ImageBatch(image=torch.zeros(1, 3, 64, 64), image_path=[str(tmp_path / "1.png")], anomaly_map=maps)
+        visualizer.on_predict_batch_end(trainer, None, batch, batch, 0)
+        (file,) = (tmp_path / "out").rglob("*.png")
+        pictures.append(file.read_bytes())
+        assert float(batch.anomaly_map.max()) == pytest.approx(value)
+    assert pictures[0] == pictures[1]
