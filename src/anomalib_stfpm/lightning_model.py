@@ -15,7 +15,7 @@ from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
+from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
@@ -28,11 +28,13 @@ from anomalib_stfpm.backbone.feature_pyramid import available_levels, backbone_c
 from anomalib_stfpm.checkpoint.restore import CheckpointRestore
 from anomalib_stfpm.checkpoint.safe_io import use_safe_checkpoint_io
 from anomalib_stfpm.components.evaluator import default_evaluator
-from anomalib_stfpm.components.post_processor import NormalPostProcessor
+from anomalib_stfpm.components.post_processor import NormalPostProcessor, RawThresholds
 from anomalib_stfpm.components.pre_processor import TrainingPreProcessor, require_whole_image
+from anomalib_stfpm.components.visualizer import UniqueNames
 from anomalib_stfpm.loss import StfpmLoss, checked_weights
 from anomalib_stfpm.openvino.export import StfpmExport
 from anomalib_stfpm.torch_model import StfpmModel
+from anomalib_stfpm.training import smallest_batch
 from anomalib_stfpm.training.cache.byte_budget import AUTO
 from anomalib_stfpm.training.cache.feature_cache import FeatureCache
 from anomalib_stfpm.training.distributed import SeveralProcesses
@@ -49,6 +51,10 @@ logger = logging.getLogger(__name__)
 PAPER_BACKBONE = "resnet18.tv_in1k"
 PAPER_INPUT_SIZE = (256, 256)
 PAPER_MAX_EPOCHS = 100
+
+_OF_A_VISUALIZER = (
+    "fields", "overlay_fields", "field_size", "fields_config", "overlay_fields_config", "text_config", "output_dir",
+)  # fmt: skip
 
 
 class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[misc]  # to_onnx is anomalib's, not Lightning's
@@ -95,15 +101,16 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             mean and standard deviation that timm knows for the backbone. A plain one of anomalib's keeps its transform,
             and is exported with the antialiasing that it trains with. It must not crop or pad images.
         post_processor: Post-processor, or whether to use the default: anomalib's, with a pixel threshold that makes
-            sense if validation holds normal images only. It also replaces a plain one of anomalib's without
-            normalisation, which compares raw scores with 0.5.
+            sense if validation holds normal images only. With ``enable_normalization=False``, raw scores and maps are
+            compared with raw thresholds.
         evaluator: Evaluator, or whether to use the default: ``image_AUROC``, ``image_F1Score``, ``pixel_AUROC``,
             ``pixel_F1Score`` and ``AUPRO``; those of pixels are left out where there are no masks.
-        visualizer: Visualizer, or whether to use anomalib's default.
+        visualizer: Visualizer, or whether to use the default: anomalib's, which writes a picture for every image
+            also where names repeat. A plain one of anomalib's does so too.
 
     Raises:
         ValueError: If the backbone, a level, a size, a weight, the contrast, the smoothing, the schedule, a constant of
-            SGD, the cache's budget or the pre-processor is not valid.
+            SGD or the cache's budget is not valid.
 
     Example:
         >>> from anomalib.data import MVTecAD
@@ -167,10 +174,12 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             pre_processor = self.configure_pre_processor(input_size, backbone)
         elif type(pre_processor) is PreProcessor:
             pre_processor = TrainingPreProcessor(pre_processor.transform)
-        if isinstance(pre_processor, PreProcessor):
-            require_whole_image(pre_processor.transform)
+        elif isinstance(pre_processor, PreProcessor):
+            require_whole_image(getattr(pre_processor, "transform", None))
         if type(post_processor) is PostProcessor and not post_processor.enable_normalization:
-            post_processor = NormalPostProcessor(**post_processor.checkpoint_config())
+            post_processor = RawThresholds(**post_processor.checkpoint_config())
+        if type(visualizer) is ImageVisualizer:
+            visualizer = UniqueNames(**{name: getattr(visualizer, name) for name in _OF_A_VISUALIZER})
         super().__init__(
             pre_processor=pre_processor,
             post_processor=post_processor,
@@ -228,6 +237,11 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         """Make the default post-processor, whose pixel threshold suits validation on normal images alone."""
         return NormalPostProcessor()
 
+    @classmethod
+    def configure_visualizer(cls) -> UniqueNames:
+        """Make the default visualizer, which keeps the pictures of images of the same name apart."""
+        return UniqueNames()
+
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """Make the default evaluator: anomalib's metrics and AUPRO."""
@@ -259,7 +273,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_train_start(self) -> None:
-        """Refuse a schedule without a known end of training."""
+        """Refuse a schedule without a known end of training, and images that are too small."""
+        smallest_batch.check_all(self.trainer, self.pre_processor, self.model)
         if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
             msg = f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps."
             raise ValueError(msg)
@@ -283,8 +298,10 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             logger.warning("There are no thresholds, for this model was never validated: F1 scores mean nothing.")
 
     def on_predict_start(self) -> None:
-        """Refuse to predict without teacher weights."""
+        """Refuse to predict without teacher weights, and warn where there are no thresholds."""
         self.model.require_teacher("predict")
+        if isinstance(self.post_processor, PostProcessor) and self.post_processor.image_threshold.isnan():
+            logger.warning("There are no thresholds, for this model was never validated: labels mean nothing.")
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -293,12 +310,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         del args, kwargs
         teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
         images: Any = batch.image
-        if len(images) == 1 and teacher_pyramid[-1].shape[-2:] == (1, 1):
-            msg = (
-                "Batch normalisation cannot train on a batch of one image whose deepest features have 1 x 1 pixel: "
-                "give a larger input_size, or a train_batch_size that leaves no image alone."
-            )
-            raise ValueError(msg)
+        number, _, height, width = images.shape
+        smallest_batch.check(number, height, width, self.model)
         student_pyramid = self.model.student_pyramid(images)
         loss: torch.Tensor = self.loss(teacher_pyramid, student_pyramid, teacher_is_normalised=True)
         pyramids = (teacher_pyramid, student_pyramid)

@@ -238,26 +238,6 @@ def _folders(given: Any, root: Any) -> list[Path]:  # noqa: ANN401
     return [resolve_path(path, root) for path in several if path is not None]
 
 
-def number_repeated_names() -> None:
-    """Without it, ``predict`` overwrites heat maps: anomalib names them by the last two parts of an image's path."""
-    visualizer: Any = import_module("anomalib.visualization.image.visualizer")
-    generate = visualizer.generate_output_filename
-    if hasattr(generate, "__wrapped__"):
-        return
-    image_of: dict[Path, str] = {}
-
-    @wraps(generate)
-    def generate_unique(input_path: str | Path, *args: Any, **kwargs: Any) -> Path:  # noqa: ANN401
-        name: Path = generate(input_path, *args, **kwargs)
-        number, unique = 1, name
-        while image_of.setdefault(unique, str(input_path)) != str(input_path):
-            number += 1
-            unique = name.with_name(f"{name.stem}_{number}{name.suffix}")
-        return unique
-
-    visualizer.generate_output_filename = generate_unique
-
-
 def link_latest(folder: Path) -> None:
     """Let the link ``latest`` beside a folder point to it."""
     latest = folder.with_name(LATEST)

@@ -12,10 +12,11 @@ from anomalib.cli import AnomalibCLI
 from anomalib.data import Folder, MVTecAD
 from anomalib.engine import Engine
 from anomalib.metrics import AUPRO, AnomalibMetric, Evaluator
+from anomalib.pre_processing import PreProcessor
 from lightning.pytorch.callbacks import Callback, Timer
+from torchvision.transforms.v2 import Resize
 
 from anomalib_stfpm import PublishedPRO, RawEvaluator, Stfpm
-from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import CategoryWriter
 
 from .conftest import quiet_engine, tiny_model
@@ -121,24 +122,6 @@ def test_training_takes_100_epochs_unless_the_user_says_how_long(
     assert engine.trainer.max_epochs == max_epochs
 
 
-def test_training_needs_no_validation_images(
-    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    datamodule = MVTecLayout(write_category("part"), "part", num_workers=0, val_split_mode="none")
-    engine = quiet_engine(tmp_path)
-    (metrics,) = engine.train(tiny_model(teacher_file), datamodule=datamodule)
-    assert metrics["image_AUROC"] >= 0
-    assert "There are no thresholds, for this model was never validated" in caplog.text
-
-
-def test_an_image_alone_in_a_batch_whose_deepest_features_are_one_pixel_is_rejected(
-    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
-) -> None:
-    datamodule = MVTecLayout(write_category("part"), "part", num_workers=0, train_batch_size=1)
-    with pytest.raises(ValueError, match="give a larger input_size, or a train_batch_size that leaves no image alone"):
-        quiet_engine(tmp_path).fit(tiny_model(teacher_file, input_size=(16, 16)), datamodule=datamodule)
-
-
 def test_training_does_not_change_the_teacher(datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
@@ -240,6 +223,49 @@ def test_both_conventions_of_pro_work_in_an_evaluator(
     (measured,) = quiet_engine(tmp_path).train(model, datamodule=datamodule)
     assert set(measured) == {"PublishedPRO", "AUPRO"}
     assert all(0 < value <= 1 for value in measured.values())
+
+
+def test_without_validation_images_the_last_student_is_kept_without_thresholds(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def data(mode: str) -> MVTecAD:
+        return MVTecAD(root=write_category("part"), category="part", num_workers=0, val_split_mode=mode)
+
+    model = tiny_model(teacher_file, visualizer=True)
+    engine = quiet_engine(tmp_path, max_epochs=2)
+    (metrics,) = engine.train(model, datamodule=data("none"))
+    assert engine.trainer.current_epoch == 2
+    assert 0 <= metrics["image_AUROC"] <= 1
+    assert "the last student is kept and no thresholds are set" in caplog.text
+    assert engine.predict(model, data_path=tmp_path / "images" / "part" / "test")
+    assert "labels mean nothing" in caplog.text
+    with pytest.raises(ValueError, match="Cannot export a model without thresholds"):
+        model.to_openvino(tmp_path)
+    with pytest.raises(ValueError, match="There are no validation images: set the datamodule's val_split_mode"):
+        quiet_engine(tmp_path).validate(model, datamodule=data("none"))
+    engine.validate(model, datamodule=data("same_as_test"))
+    assert model.post_processor.image_threshold.isfinite()
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(16, 1), (16, 3), (8, 4)])
+def test_images_too_small_to_train_on_are_refused_before_the_first_step(
+    size: int, batch_size: int, write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
+) -> None:
+    data = MVTecAD(root=write_category("part"), category="part", num_workers=0, train_batch_size=batch_size)
+    model = tiny_model(teacher_file, pre_processor=PreProcessor(Resize((size, size))))
+    engine = quiet_engine(tmp_path)
+    cause = "is too little for batch normalisation" if size == 16 else "are too small for layer3: make them at least 16"
+    with pytest.raises(ValueError, match=f"of {size} x {size} pixels {cause}"):
+        engine.fit(model, datamodule=data)
+    assert engine.trainer.global_step == 0
+
+
+def test_one_small_image_in_a_batch_trains_with_more_values_or_more_images(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path
+) -> None:
+    for size, batch_size in ((16, 2), (32, 1)):
+        data = MVTecAD(root=write_category("part"), category="part", num_workers=0, train_batch_size=batch_size)
+        quiet_engine(tmp_path).fit(tiny_model(teacher_file, input_size=(size, size)), datamodule=data)
 
 
 def test_anomalibs_tiling_trains_and_tests(datamodule: MVTecAD, teacher_file: Path, tmp_path: Path) -> None:

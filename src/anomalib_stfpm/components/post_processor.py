@@ -18,7 +18,33 @@ _ABOVE_HIGHEST = 1 + 1e-4
 """How far the image threshold lies above the highest normal score. Runtimes differ by less."""
 
 
-class NormalPostProcessor(PostProcessor):
+class RawThresholds(PostProcessor):
+    """anomalib's post-processor, which compares raw predictions with raw thresholds where it does not normalise.
+
+    anomalib compares them with the threshold of normalised predictions, 0.5, so nearly every label is the same.
+
+    Raises:
+        ValueError: If a sensitivity is given without normalisation, for it is a place on the normalised scale.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(**kwargs)
+        if not self.enable_normalization and (self.image_sensitivity, self.pixel_sensitivity) != (0.5, 0.5):
+            msg = "image_sensitivity and pixel_sensitivity need normalised predictions: leave enable_normalization on."
+            raise ValueError(msg)
+
+    @property
+    def normalized_image_threshold(self) -> torch.Tensor:
+        """What image scores are compared with: the raw threshold where they are not normalised."""
+        return super().normalized_image_threshold if self.enable_normalization else self.image_threshold
+
+    @property
+    def normalized_pixel_threshold(self) -> torch.Tensor:
+        """What pixels are compared with: the raw threshold where they are not normalised."""
+        return super().normalized_pixel_threshold if self.enable_normalization else self.pixel_threshold
+
+
+class NormalPostProcessor(RawThresholds):
     """anomalib's post-processor, with a useful pixel threshold if validation holds normal images only.
 
     anomalib then uses the highest value of all normal images as the threshold of images and of pixels, and clamps
@@ -33,31 +59,14 @@ class NormalPostProcessor(PostProcessor):
     halfway between anomalib's, which is the score of an image, and the next lower score. Rounding then changes no
     label, and that image counts as defective, as anomalib's search for the best F1 assumes.
 
-    Without normalisation, raw scores and maps are compared with the raw thresholds. An exported model normalises in
-    three operations instead of anomalib's eight, with the same result.
-
-    Raises:
-        ValueError: If a sensitivity is given without normalisation, for it is a place on the normalised scale.
+    An exported model normalises in three operations instead of anomalib's eight, with the same result.
     """
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
-        if not self.enable_normalization and (self.image_sensitivity, self.pixel_sensitivity) != (0.5, 0.5):
-            msg = "image_sensitivity and pixel_sensitivity need normalised predictions: leave enable_normalization on."
-            raise ValueError(msg)
         self._normal: list[ImageBatch] = []
         self._only_normal = True
         self._scores: list[torch.Tensor] = []
-
-    @property
-    def normalized_image_threshold(self) -> torch.Tensor:
-        """Threshold of the scores that the model gives: 0.5 by default, raw without normalisation."""
-        return super().normalized_image_threshold if self.enable_normalization else self.image_threshold
-
-    @property
-    def normalized_pixel_threshold(self) -> torch.Tensor:
-        """Threshold of the maps that the model gives: 0.5 by default, raw without normalisation."""
-        return super().normalized_pixel_threshold if self.enable_normalization else self.pixel_threshold
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
         """Normalise and threshold predictions in a model that runs without a trainer."""

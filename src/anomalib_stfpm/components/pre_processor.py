@@ -12,8 +12,8 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transf
 from anomalib_stfpm.backbone.resize import resize_antialiased
 
 _OTHER_FRAME = (
-    ExportableCenterCrop, v2.CenterCrop, v2.FiveCrop, v2.Pad, v2.RandomCrop, v2.RandomIoUCrop, v2.RandomResizedCrop,
-    v2.RandomZoomOut, v2.TenCrop,
+    v2.CenterCrop, v2.FiveCrop, v2.Pad, v2.RandomCrop, v2.RandomIoUCrop, v2.RandomResizedCrop, v2.RandomZoomOut,
+    v2.TenCrop, ExportableCenterCrop,
 )  # fmt: skip
 
 
@@ -22,7 +22,19 @@ class TrainingPreProcessor(PreProcessor):
 
     anomalib drops antialiasing on export. Images larger than the input then look different from those that the model
     was trained on, and scores and maps differ from those of ``Engine.predict``.
+
+    Raises:
+        ValueError: If the transform crops or pads images.
     """
+
+    def __init__(self, transform: Transform | None = None) -> None:
+        require_whole_image(transform)
+        super().__init__(transform)
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore the transform of a checkpoint."""
+        super().load_checkpoint_config(config)
+        require_whole_image(self.transform)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Resize and normalise images of shape ``(N, 3, H, W)`` in a model that runs without a trainer."""
@@ -33,6 +45,27 @@ class TrainingPreProcessor(PreProcessor):
             size = _antialiased_size(transform)
             batch = exportable(batch) if size is None else resize_antialiased(batch, size)
         return batch
+
+
+def require_whole_image(transform: Transform | None) -> None:
+    """Refuse to crop or pad images, for their anomaly maps would be shown stretched over the whole image.
+
+    Raises:
+        ValueError: If the transform does.
+
+    Example:
+        >>> require_whole_image(Compose([Resize((72, 72)), v2.CenterCrop(64)]))
+        Traceback (most recent call last):
+        ...
+        ValueError: The pre-processor must keep the whole image, or maps lie in the wrong place: remove CenterCrop.
+    """
+    for part in flat(transform):
+        if isinstance(part, _OTHER_FRAME):
+            msg = (
+                "The pre-processor must keep the whole image, or maps lie in the wrong place: "
+                f"remove {type(part).__name__}."
+            )
+            raise ValueError(msg)
 
 
 def _antialiased_size(transform: Transform) -> tuple[int, int] | None:
@@ -55,25 +88,6 @@ def flat(transform: Any) -> Iterator[Transform]:  # noqa: ANN401  # torchvision 
             yield from flat(part)
     elif transform is not None:
         yield transform
-
-
-def require_whole_image(transform: Transform | None) -> None:
-    """Refuse to crop or pad images, for their anomaly maps would be shown stretched over the whole image.
-
-    Raises:
-        ValueError: If the transform does.
-
-    Example:
-        >>> require_whole_image(Compose([Resize((72, 72)), v2.CenterCrop(64)]))
-        Traceback (most recent call last):
-        ...
-        ValueError: The pre-processor must keep the whole image, or maps lie in the wrong place: remove CenterCrop.
-    """
-    for part in flat(transform):
-        if isinstance(part, _OTHER_FRAME):
-            name = type(part).__name__
-            msg = f"The pre-processor must keep the whole image, or maps lie in the wrong place: remove {name}."
-            raise ValueError(msg)
 
 
 def fixed_size(transform: Transform | None) -> tuple[int, int] | None:

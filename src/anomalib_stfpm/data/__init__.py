@@ -3,11 +3,10 @@
 from anomalib_stfpm.data import image_files
 from anomalib_stfpm.data.mvtec_layout import MVTecLayout
 from anomalib_stfpm.data.texture_demo import TextureDemo
-from anomalib_stfpm.registry import number_repeated_names, register_datamodule, use_image_rules
+from anomalib_stfpm.registry import register_datamodule, use_image_rules
 
 __all__ = ["MVTecLayout", "TextureDemo"]
 
 register_datamodule(MVTecLayout)
 register_datamodule(TextureDemo)
 use_image_rules(image_files)
-number_repeated_names()

@@ -5,7 +5,7 @@ same values.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Mask
 
 from anomalib_stfpm_deploy.heat_map import as_8_bits
-from anomalib_stfpm_deploy.image import UnreadableImageError, decode, is_leftover
+from anomalib_stfpm_deploy.image import SUFFIXES, UnreadableImageError, decode, is_leftover
 from anomalib_stfpm_deploy.image import read_image as read_rgb
 
 
@@ -101,6 +101,13 @@ def without_leftovers(paths: Sequence[Path], folder: Path) -> list[Path]:
         msg = f"'{folder}' holds no images, only files that tools left there."
         raise FileNotFoundError(msg)
     return images
+
+
+def images_in(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
+    """List the images in a folder and in the folders in it, in the order of their names."""
+    lower = {suffix.lower() for suffix in suffixes}
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in lower and not path.is_dir())
+    return [path for path in files if not is_leftover(path.relative_to(folder))]
 
 
 def masks_by_name(images: Sequence[Path], image_folder: Path, masks: Sequence[Path], mask_folder: Path) -> list[Path]:

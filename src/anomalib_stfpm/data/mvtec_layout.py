@@ -1,6 +1,5 @@
 """Your own images in MVTec AD's layout, whatever their format, with or without masks."""
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from anomalib.data import Folder
 from anomalib.data.utils import ValSplitMode
 
 from anomalib_stfpm import argument_checks
-from anomalib_stfpm.data.image_files import without_leftovers
+from anomalib_stfpm.data.image_files import images_in
 from anomalib_stfpm_deploy.image import SUFFIXES, is_leftover
 
 
@@ -54,28 +53,28 @@ class MVTecLayout(Folder):
         argument_checks.kind("root", root, str | Path, "the path of a folder")
         argument_checks.kind("category", category, str, "the name of a folder in root")
         folder = Path(root) / category
-        train, test = (_folders(folder / part) for part in ("train", "test"))
-        train_good, test_good = ([name for name in names if name.lower() == "good"] for names in (train, test))
-        for needed, found in {"train/good": train_good, "test": (folder / "test").is_dir()}.items():
+        normal = normal_folders(folder / "train")
+        for needed, found in {"train/good": normal, "test": (folder / "test").is_dir()}.items():
             if not found:
                 msg = f"'{folder}' is not in MVTec AD's layout: it has no folder '{needed}'."
                 raise FileNotFoundError(msg)
-        normal, normal_test = ([f"train/{name}" for name in train_good], [f"test/{name}" for name in test_good])
-        defects = [name for name in test if name not in test_good]
+        normal_test = normal_folders(folder / "test")
+        defects = [path.name for path in defect_folders(folder / "test")]
         has_masks = (folder / "ground_truth").is_dir()
         extensions = kwargs.get("extensions") or SUFFIXES
-        parts = [*normal, *normal_test, *(f"test/{defect}" for defect in defects)]
-        images = {part: _number_of_images(folder / part, extensions) for part in parts}
-        for part, number in images.items():
-            if not number:
-                msg = f"'{folder / part}' holds no images: their names end in {', '.join(sorted(extensions))}."
+        images = {
+            part: images_in(part, extensions) for part in [*normal, *normal_test, *defect_folders(folder / "test")]
+        }
+        for part, found in images.items():
+            if not found:
+                msg = f"'{part}' holds no images: their names end in {', '.join(sorted(extensions))}."
                 raise FileNotFoundError(msg)
         if not normal_test and not defects:
             msg = f"'{folder / 'test'}' holds no folder of images to test with, such as 'good'."
             raise FileNotFoundError(msg)
         for defect in defects if has_masks else []:
-            number = images[f"test/{defect}"]
-            masks = _number_of_images(folder / "ground_truth" / defect, extensions)
+            number = len(images[folder / "test" / defect])
+            masks = len(images_in(folder / "ground_truth" / defect, extensions))
             if masks != number:
                 msg = (
                     f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {number} images: give "
@@ -85,9 +84,9 @@ class MVTecLayout(Folder):
         super().__init__(
             name=type(self).__name__,
             root=folder,
-            normal_dir=normal,
+            normal_dir=[str(path) for path in normal],
             abnormal_dir=[f"test/{defect}" for defect in defects],
-            normal_test_dir=normal_test or None,
+            normal_test_dir=[str(path) for path in normal_test] or None,
             mask_dir=[f"ground_truth/{defect}" for defect in defects] if has_masks else None,
             num_workers=num_workers,
             val_split_mode=val_split_mode,
@@ -96,12 +95,16 @@ class MVTecLayout(Folder):
         self.category = category
 
 
-def _folders(folder: Path) -> list[str]:
+def normal_folders(folder: Path) -> list[Path]:
+    """List the folders called ``good``, in small or capital letters."""
+    return [path for path in _folders(folder) if path.name.lower() == "good"]
+
+
+def defect_folders(folder: Path) -> list[Path]:
+    """List the other folders, in the order of their names."""
+    return [path for path in _folders(folder) if path.name.lower() != "good"]
+
+
+def _folders(folder: Path) -> list[Path]:
     inside = folder.iterdir() if folder.is_dir() else []
-    return sorted(path.name for path in inside if path.is_dir() and not is_leftover(Path(path.name)))
-
-
-def _number_of_images(folder: Path, extensions: Collection[str]) -> int:
-    lower = {extension.lower() for extension in extensions}
-    files = [path for path in folder.rglob("*") if path.suffix.lower() in lower and not path.is_dir()]
-    return len(without_leftovers(files, folder))
+    return sorted(path for path in inside if path.is_dir() and not is_leftover(Path(path.name)))

@@ -1,9 +1,11 @@
 """Check the images of a category before hours of training."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from anomalib_stfpm.data.image_files import UnusableFileError, read_image, read_mask
-from anomalib_stfpm_deploy.image import SUFFIXES, is_leftover
+from anomalib_stfpm.data.image_files import UnusableFileError, images_in, read_image, read_mask
+from anomalib_stfpm.data.mvtec_layout import defect_folders, normal_folders
 
 
 def categories_in(root: Path) -> list[str]:
@@ -29,38 +31,29 @@ def problem(folder: Path) -> str | None:
     """
     if not folder.is_dir():
         return f"there is no folder '{folder}'"
-    for part, purpose in {"train/good": "to train with", "test/good": "to test with"}.items():
-        if not _images(folder / part):
-            return f"'{folder / part}' holds no images {purpose}"
-    defects = sorted(
-        path.name
-        for path in (folder / "test").iterdir()
-        if path.is_dir() and path.name != "good" and not is_leftover(path)
-    )
-    if not any(_images(folder / "test" / defect) for defect in defects):
+    good = {part: next(iter(normal_folders(folder / part)), folder / part / "good") for part in ("train", "test")}
+    for part, purpose in {"train": "to train with", "test": "to test with"}.items():
+        if not images_in(good[part]):
+            return f"'{good[part]}' holds no images {purpose}"
+    defects = [path.name for path in defect_folders(folder / "test")]
+    if not any(images_in(folder / "test" / defect) for defect in defects):
         return f"'{folder / 'test'}' holds no images of defects"
     if (folder / "ground_truth").is_dir():
         for defect in defects:
-            images, masks = (len(_images(folder / part / defect)) for part in ("test", "ground_truth"))
+            images, masks = (len(images_in(folder / part / defect)) for part in ("test", "ground_truth"))
             if masks != images:
                 return f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {images} images"
-    files = sorted(path for part in ("train", "test", "ground_truth") for path in (folder / part).rglob("*"))
-    damages = (_damage(path) for path in files if _is_image(path))
+    damages = (
+        _damage(path, read_mask if part == "ground_truth" else read_image)
+        for part in ("train", "test", "ground_truth")
+        for path in images_in(folder / part)
+    )
     return next((damage for damage in damages if damage), None)
 
 
-def _images(folder: Path) -> list[Path]:
-    files = folder.iterdir() if folder.is_dir() else []
-    return [path for path in files if _is_image(path)]
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not is_leftover(path)
-
-
-def _damage(path: Path) -> str | None:
+def _damage(path: Path, read: Callable[[Path], Any]) -> str | None:
     try:
-        read_mask(path) if "ground_truth" in path.parts else read_image(path)
+        read(path)
     except UnusableFileError as error:
         return str(error).removesuffix(".")
     return None

@@ -70,7 +70,12 @@ class StudentSelection(Callback):
                 "with new ones: give the same datamodule as then to go on exactly."
             )
             self._kept = {}
-        if trainer.enable_validation and not self._held_out:
+        if not trainer.enable_validation:
+            logger.warning(
+                "There is no validation, so the last student is kept and no thresholds are set: labels and F1 mean "
+                "nothing, and the model cannot be exported, until Engine.validate has set them."
+            )
+        elif not self._held_out:
             logger.warning(
                 "Validation images are not held out from training, so they choose no student: the last one is kept. "
                 "To keep the best one on held-out normal images, as the original does, set the datamodule's "

@@ -1,8 +1,9 @@
 """Validate only in the epochs whose result is used."""
 
 import lightning.pytorch as pl
-from anomalib.data.utils import ValSplitMode
+from anomalib.data import AnomalibDataModule
 from lightning.pytorch.callbacks import Callback, Timer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_stfpm.training.cache.unchanging_images import user_callback
 from anomalib_stfpm.training.student_selection import held_out_normal_images
@@ -21,27 +22,38 @@ class ValidationSchedule(Callback):
     student, and each validation replaces the thresholds of the one before.
 
     Validation runs in every epoch, or as often as the trainer is told, if it chooses the student, computes metrics, a
-    callback uses it, or training may stop at any time. It never runs where the datamodule has no validation images.
+    callback uses it, or training may stop at any time.
+
+    A datamodule without validation images (``val_split_mode=none``) trains without validation, and validates never.
     """
 
     def __init__(self) -> None:
         self._limit: int | float | None = None
+        self._has_images = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Switch validation off where there are no validation images."""
+        """Train without validation where there are no validation images: anomalib's datamodules would fail."""
         del pl_module, stage
         datamodule = getattr(trainer, "datamodule", None)
-        if getattr(datamodule, "val_split_mode", None) == ValSplitMode.NONE and not hasattr(datamodule, "val_data"):
-            trainer.limit_val_batches = 0
+        is_anomalibs = isinstance(datamodule, AnomalibDataModule)
+        self._has_images = not is_anomalibs or getattr(datamodule, "val_data", None) is not None
+        if self._has_images:
+            return
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            msg = "There are no validation images: set the datamodule's val_split_mode to from_train."
+            raise ValueError(msg)
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._limit, trainer.limit_val_batches = trainer.limit_val_batches, 0
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check whether epochs may skip validation."""
-        self._limit = None if _is_used_in_every_epoch(trainer, pl_module) else trainer.limit_val_batches
+        if self._has_images:
+            self._limit = None if _is_used_in_every_epoch(trainer, pl_module) else trainer.limit_val_batches
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Switch validation on or off for this epoch."""
         del pl_module
-        if self._limit is not None and trainer.max_epochs is not None:
+        if self._has_images and self._limit is not None and trainer.max_epochs is not None:
             epoch = trainer.current_epoch + 1
             is_used = epoch % EPOCHS_BETWEEN == 0 or epoch >= trainer.max_epochs
             trainer.limit_val_batches = self._limit if is_used else 0

@@ -12,7 +12,7 @@ from anomalib.post_processing import PostProcessor
 from torchmetrics.utilities.data import dim_zero_cat
 
 from anomalib_stfpm import Stfpm
-from anomalib_stfpm.components.post_processor import NormalPostProcessor
+from anomalib_stfpm.components.post_processor import NormalPostProcessor, RawThresholds
 
 BUFFERS = ("_image_threshold", "_pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
 
@@ -119,19 +119,6 @@ def test_with_defects_in_another_process_it_equals_anomalibs() -> None:
     assert values == anomalibs
 
 
-def test_without_normalisation_raw_scores_and_maps_are_compared_with_raw_thresholds() -> None:
-    post_processor = NormalPostProcessor(enable_normalization=False)
-    post_processor._image_threshold.fill_(11.67)
-    post_processor._pixel_threshold.fill_(3.0)
-    scores, maps = torch.tensor([11.15, 12.0]), torch.tensor([2.0, 4.0]).reshape(2, 1, 1, 1)
-    predicted = post_processor(InferenceBatch(pred_score=scores, anomaly_map=maps))
-    (batch,) = batches([0, 1])
-    batch.update(pred_score=scores, anomaly_map=maps)
-    post_processor.post_process_batch(batch)
-    for labels, masks in ((predicted.pred_label, predicted.pred_mask), (batch.pred_label, batch.pred_mask)):
-        assert labels.tolist() == masks.flatten().tolist() == [False, True]
-
-
 def test_validations_do_not_affect_each_other() -> None:
     post_processor = NormalPostProcessor()
     validate(post_processor, batches([0, 1]))
@@ -144,15 +131,39 @@ def test_disabled_thresholds_and_normalisation_stay_unset() -> None:
     assert all(value != value for value in values.values())
 
 
+@pytest.mark.parametrize("given", [NormalPostProcessor, PostProcessor])
+def test_raw_predictions_are_compared_with_raw_thresholds(given: type[PostProcessor], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Stfpm(post_processor=given(enable_normalization=False), input_size=(64, 64)).eval()
+    model.model.teacher_is_loaded.fill_(True)
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    images[:2] *= 0.2
+    processor: Any = model.post_processor
+    with torch.no_grad():
+        raw = model.model(model.pre_processor(images))
+        processor._image_threshold.copy_(raw.pred_score.median())
+        processor._pixel_threshold.copy_(raw.anomaly_map.median())
+        found = model(images)
+    labels = (raw.pred_score > raw.pred_score.median()).flatten()
+    assert labels.tolist().count(True) == 2
+    assert found.pred_label.flatten().tolist() == labels.tolist()
+    assert torch.equal(found.pred_mask, raw.anomaly_map > raw.anomaly_map.median())
+    batch = ImageBatch(image=images).update(**raw._asdict())
+    processor.post_process_batch(batch)
+    assert batch.pred_label.flatten().tolist() == labels.tolist()
+    compiled = openvino.compile_model(model.to_openvino(tmp_path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    exported = compiled([images.numpy()])
+    assert exported["pred_label"].flatten().tolist() == labels.tolist()
+    assert (exported["pred_mask"].squeeze() == found.pred_mask.squeeze().numpy()).mean() > 0.999
+
+
+def test_a_sensitivity_needs_normalised_predictions() -> None:
+    with pytest.raises(ValueError, match="image_sensitivity and pixel_sensitivity need normalised predictions"):
+        Stfpm(post_processor=PostProcessor(enable_normalization=False, image_sensitivity=0.3))
+    assert type(Stfpm(post_processor=PostProcessor(enable_normalization=False)).post_processor) is RawThresholds
+
+
 def test_it_is_the_default_and_can_be_replaced() -> None:
     assert type(Stfpm().post_processor) is NormalPostProcessor
     users = PostProcessor()
     assert Stfpm(post_processor=users).post_processor is users
-    raw = Stfpm(post_processor=PostProcessor(enable_normalization=False)).post_processor
-    assert type(raw) is NormalPostProcessor  # anomalib's would compare raw scores with one half
-    assert not raw.enable_normalization
-
-
-def test_a_sensitivity_without_normalisation_is_rejected() -> None:
-    with pytest.raises(ValueError, match="need normalised predictions: leave enable_normalization on"):
-        NormalPostProcessor(enable_normalization=False, image_sensitivity=0.7)
