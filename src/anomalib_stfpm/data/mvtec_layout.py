@@ -84,9 +84,9 @@ class MVTecLayout(Folder):
         super().__init__(
             name=type(self).__name__,
             root=folder,
-            normal_dir=[str(path) for path in normal],
+            normal_dir=[f"train/{path.name}" for path in normal],
             abnormal_dir=[f"test/{defect}" for defect in defects],
-            normal_test_dir=[str(path) for path in normal_test] or None,
+            normal_test_dir=[f"test/{path.name}" for path in normal_test] or None,
             mask_dir=[f"ground_truth/{defect}" for defect in defects] if has_masks else None,
             num_workers=num_workers,
             val_split_mode=val_split_mode,

@@ -113,10 +113,11 @@ def test_what_tools_leave_in_folders_is_no_image(part: Path) -> None:
     assert len(plain.train_data) + len(plain.test_data) == 2
 
 
-def test_good_may_be_written_in_capitals(part: Path) -> None:
+def test_good_may_be_written_in_capitals_and_the_root_be_relative(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (part / "test/good").rename(part / "test/Good")
     write_image(part / "test/crack/0.png", seed=2, defect=True)
-    datamodule = category(part.parent)
+    monkeypatch.chdir(part.parent.parent)
+    datamodule = category(Path(part.parent.name))
     datamodule.setup()
     assert [int(item.gt_label) for item in datamodule.test_data] == [0, 1]
 
