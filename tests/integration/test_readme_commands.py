@@ -42,7 +42,7 @@ SHORTER = {
     ],
 }  # fmt: skip
 MADE = {
-    "anomalib train": "results/Stfpm/*/*/v*/images/*/*.png",
+    "anomalib train": "results/Stfpm/*/*/v*/images/**/*.png",
     "anomalib test": "results/Stfpm/MVTecLayout/screw/v*/images/bent/0.png",
     "anomalib predict": "results/Stfpm/**/new_images/0.png",
     "anomalib export": "**/weights/openvino/model.xml",
