@@ -23,7 +23,7 @@ from .conftest import quiet_engine, tiny_model
 
 pytestmark = pytest.mark.integration
 
-ALL_METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"}
+ALL_METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO", "PointingGame", "CoveredAUROC"}
 
 
 @pytest.fixture
