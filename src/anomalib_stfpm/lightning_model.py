@@ -288,7 +288,10 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         """Refuse a schedule without a known end of training, and images that are too small."""
         smallest_batch.check_all(self.trainer, self.pre_processor, self.model)
         if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
-            msg = f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps."
+            msg = (
+                f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps, or "
+                f"set schedule to '{CONSTANT}'."
+            )
             raise ValueError(msg)
 
     # -- the teacher's weights ----------------------------------------------------------------------------------------
