@@ -36,7 +36,7 @@ from anomalib_stfpm.openvino.export import StfpmExport
 from anomalib_stfpm.torch_model import StfpmModel
 from anomalib_stfpm.training import smallest_batch
 from anomalib_stfpm.training.cache.byte_budget import AUTO
-from anomalib_stfpm.training.cache.feature_cache import FeatureCache
+from anomalib_stfpm.training.cache.feature_cache import FeatureCache, teacher_pyramid
 from anomalib_stfpm.training.distributed import SeveralProcesses
 from anomalib_stfpm.training.exact_resume import ExactResume
 from anomalib_stfpm.training.finite_loss import require_finite
@@ -250,10 +250,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     def configure_callbacks(self) -> list[Callback]:
         """Add this package's callbacks to anomalib's components."""
         components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
-        # Images are split before they are remembered, and filled in before they are pre-processed.
-        first = [ExactResume(), self.feature_cache]
         kept = [SeveralProcesses(), StudentSelection(), Interruption()]
-        return [*first, *components, *kept, ValidationSchedule(), KeepFreedMemory()]
+        return [ExactResume(), *components, *kept, ValidationSchedule(), KeepFreedMemory(), self.feature_cache]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make SGD over the student, with the chosen schedule."""
@@ -274,7 +272,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
 
     def on_train_start(self) -> None:
         """Refuse a schedule without a known end of training, and images that are too small."""
-        smallest_batch.check_all(self.trainer, self.pre_processor, self.model)
+        smallest_batch.check_all(self.trainer.train_dataloader, self.pre_processor, self.model)
         if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
             msg = f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps."
             raise ValueError(msg)
@@ -282,10 +280,11 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     # -- the teacher's weights ----------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Fetch the teacher's weights, unless a checkpoint has brought them."""
+        """Fetch the teacher's weights, unless a checkpoint has brought them, and fill the cache."""
         self._resumed_from = self.trainer.ckpt_path
         if not self.model.teacher_is_loaded:
             self.model.load_teacher(teacher_weights_source.read(self.hparams["backbone"], self.teacher_weights))
+        self.feature_cache.fill(self.trainer, self)
 
     def on_validation_start(self) -> None:
         """Refuse to validate without teacher weights."""
@@ -308,13 +307,13 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Compute the loss of a batch of normal images."""
         del args, kwargs
-        teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
+        expected = teacher_pyramid(batch, self.model.teacher_pyramid)
         images: Any = batch.image
         number, _, height, width = images.shape
         smallest_batch.check(number, height, width, self.model)
         student_pyramid = self.model.student_pyramid(images)
-        loss: torch.Tensor = self.loss(teacher_pyramid, student_pyramid, teacher_is_normalised=True)
-        pyramids = (teacher_pyramid, student_pyramid)
+        loss: torch.Tensor = self.loss(expected, student_pyramid, teacher_is_normalised=True)
+        pyramids = (expected, student_pyramid)
         require_finite(loss, self.current_epoch, self.hparams["layers"], batch, pyramids, self.model)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
@@ -324,11 +323,9 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         del args, kwargs
         images: Any = batch.image
         if self._is_fitting:
-            teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
+            expected = teacher_pyramid(batch, self.model.teacher_pyramid)
             student_pyramid = self.model.student_pyramid(images)
-            prediction = self.model.predict(
-                teacher_pyramid, student_pyramid, images.shape[-2:], teacher_is_normalised=True
-            )
+            prediction = self.model.predict(expected, student_pyramid, images.shape[-2:], teacher_is_normalised=True)
         else:
             prediction = self.model(images)
         predicted: STEP_OUTPUT = batch.update(**prediction._asdict())

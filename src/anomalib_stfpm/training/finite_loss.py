@@ -7,7 +7,6 @@ import torch
 from anomalib.data import ImageBatch
 
 from anomalib_stfpm.torch_model import Pyramids, StfpmModel
-from anomalib_stfpm.training.cache.remembered_dataset import image_paths
 
 _LARGE = 1e6  # larger weights do not occur in a network that learns
 
@@ -40,8 +39,7 @@ def _reason(batch: ImageBatch, pyramids: Pyramids, model: StfpmModel) -> str:
     images: Any = batch.image
     for position, image in enumerate(images):
         if not _is_finite(image):
-            paths = image_paths(batch)
-            named = f"'{paths[position]}'" if paths else "an image"
+            named = f"'{batch.image_path[position]}'" if batch.image_path else "an image"
             return f"{named} is not finite once it is pre-processed; look at it and at the pre-processor's transform."
     if not all(map(_is_finite, model.teacher.state_dict().values())):
         return "the teacher's weights are not finite; give teacher_weights another file."

@@ -1,4 +1,4 @@
-"""Store the tensors of images by path, in memory and in a memory-mapped file."""
+"""Tensors of images, a row each: on the training device, then in main memory, then in a memory-mapped file."""
 
 import os
 import tempfile
@@ -9,128 +9,129 @@ import torch
 
 from anomalib_stfpm.training.cache.byte_budget import ByteBudget
 
+Tensors = Mapping[str, torch.Tensor]
+"""Tensors of N images by name, each of shape ``(N, ...)``."""
+
 
 class ImageMemory:
-    """Tensors of images, one row for each image: in memory first, then in a memory-mapped file.
+    """Room for the tensors of images: for the first images in the first memory, and so on.
 
-    The first stored images determine the names, shapes and types of the tensors. All tensors of an image are stored,
-    or none. Images that exceed the budget go to the file, or are not stored if there is no folder for it. Linux and
-    macOS delete the file as soon as it is mapped, Windows when :meth:`forget` is called.
+    The file is for images that exceed the budgets. Linux and macOS delete it as soon as it is mapped, Windows when
+    :meth:`forget` is called.
 
     Args:
-        images: Number of images in the dataset.
-        budget: Bytes of memory that may be used; room is reserved when the first image is stored.
+        images: Number of images.
+        example: Tensors that say the names, shapes and types of those of an image.
+        budgets: Bytes that may be used, and are taken.
         folder: Folder of the file; ``None`` for no file.
+
+    Attributes:
+        images: Number of images that there is room for.
+
+    Raises:
+        OSError: If the file cannot be made.
     """
 
-    def __init__(self, images: int, budget: ByteBudget, folder: Path | None = None) -> None:
-        self._images = images
-        self._budget = budget
-        self._folder = folder
-        self._rows: dict[str, int] = {}
-        self._in_memory: dict[str, torch.Tensor] = {}
-        self._in_file: dict[str, torch.Tensor] = {}
+    def __init__(
+        self, images: int, example: Tensors, budgets: Sequence[ByteBudget], folder: Path | None = None
+    ) -> None:
+        self.images = 0
+        self._parts: list[tuple[range, dict[str, torch.Tensor]]] = []
         self._file: Path | None = None
-        self._capacity: int | None = None
+        self._shapes = {name: _channels_last(tensor).shape[1:] for name, tensor in example.items()}
+        self._types = {name: tensor.dtype for name, tensor in example.items()}
+        each = sum(tensor[:1].nbytes for tensor in example.values())
+        for budget in budgets:
+            number = budget.take(each, images - self.images)
+            shapes = {name: (number, *shape) for name, shape in self._shapes.items()}
+            self._add(
+                number, {k: torch.empty(s, dtype=self._types[k], device=budget.device) for k, s in shapes.items()}
+            )
+        if folder is not None and images > self.images:
+            self._add(images - self.images, self._mapped(images - self.images, each, folder))
 
-    def __contains__(self, path: str) -> bool:
-        """Return whether an image is stored."""
-        return path in self._rows
+    def write(self, first: int, tensors: Tensors) -> None:
+        """Store the tensors of the images from number ``first`` on, as far as there is room."""
+        for part, stored in self._parts:
+            for name, tensor in tensors.items():
+                start, stop = max(first, part.start), min(first + len(tensor), part.stop)
+                if start < stop:
+                    values = _channels_last(tensor.detach()[start - first : stop - first])
+                    stored[name][start - part.start : stop - part.start] = values
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every image is stored."""
-        return len(self._rows) == self._images
-
-    def remember(self, paths: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> list[str]:
-        """Store new images while there is room, and return their paths.
-
-        Args:
-            paths: Paths of N images.
-            tensors: Tensors of shape ``(N, ...)`` by name. Those of four dimensions are stored channels last.
-
-        Raises:
-            OSError: If the file cannot be made.
-        """
-        if self._capacity is None:
-            self._allocate(tensors)
-        positions: list[int] = []
-        new: dict[str, int] = {}
-        for position, path in enumerate(paths):
-            row = len(self._rows) + len(new)
-            if path not in self._rows and path not in new and row < (self._capacity or 0):
-                new[path] = row
-                positions.append(position)
-        if not new:
-            return []
-        first = len(self._rows)
-        for name, tensor in tensors.items():
-            values = _channels_last(tensor.detach()[positions].cpu())
-            rows_in_memory = len(self._in_memory[name])
-            split = max(0, rows_in_memory - first)
-            self._in_memory[name][first : first + len(values[:split])] = values[:split]
-            if split < len(values):
-                start = max(0, first - rows_in_memory)
-                self._in_file[name][start : start + len(values[split:])] = values[split:]
-        self._rows.update(new)
-        return list(new)
-
-    def recall(self, name: str, paths: Sequence[str]) -> torch.Tensor:
-        """Return a tensor of stored images, of shape ``(N, ...)``; of four dimensions, in ``channels_last`` format."""
-        rows = torch.tensor([self._rows[path] for path in paths], dtype=torch.long)
-        split = len(self._in_memory[name])
-        in_file = rows >= split
-        if not in_file.any():
-            values = self._in_memory[name].index_select(0, rows)
-        else:
-            store = self._in_file[name]
-            values = store.new_empty((len(rows), *store.shape[1:]))
-            values[in_file] = store.index_select(0, rows[in_file] - split)
-            values[~in_file] = self._in_memory[name].index_select(0, rows[~in_file])
-        return values.permute(0, 3, 1, 2) if values.ndim == 4 else values
+    def read(self, numbers: Sequence[int], device: torch.device) -> dict[str, torch.Tensor]:
+        """Gather the tensors of images on a device, without waiting for it; those of four dims in channels_last."""
+        found = []
+        for part, stored in self._parts:
+            positions = [position for position, number in enumerate(numbers) if number in part]
+            if positions:
+                rows = torch.tensor([numbers[position] - part.start for position in positions])
+                found.append((positions, _gathered(stored, rows, device)))
+        return merged(len(numbers), found)
 
     def forget(self) -> None:
-        """Remove all images and the file."""
-        self._rows.clear()
-        self._in_memory.clear()
-        self._in_file.clear()
-        self._capacity = None
+        """Remove all tensors and the file."""
+        self._parts.clear()
         if self._file is not None:
             self._file.unlink(missing_ok=True)
-            self._file = None
 
-    def _allocate(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        shapes = {name: _channels_last(tensor).shape[1:] for name, tensor in tensors.items()}
-        each = sum(tensor[:1].nbytes for tensor in tensors.values())
-        in_memory = self._budget.take(each, self._images)
-        in_file = self._images - in_memory if self._folder is not None else 0
-        for name, tensor in tensors.items():
-            self._in_memory[name] = torch.empty((in_memory, *shapes[name]), dtype=tensor.dtype)
-        if in_file:
-            self._map_file(each * in_file, {name: (in_file, *shape) for name, shape in shapes.items()}, tensors)
-        self._capacity = in_memory + in_file
+    def _add(self, number: int, tensors: dict[str, torch.Tensor]) -> None:
+        if number:
+            self._parts.append((range(self.images, self.images + number), tensors))
+            self.images += number
 
-    def _map_file(self, size: int, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, torch.Tensor]) -> None:
-        descriptor, name = tempfile.mkstemp(prefix="anomalib-stfpm-", suffix=".cache", dir=self._folder)
+    def _mapped(self, images: int, each: int, folder: Path) -> dict[str, torch.Tensor]:
+        size = images * each
+        descriptor, name = tempfile.mkstemp(prefix="anomalib-stfpm-", suffix=".cache", dir=folder)
         self._file = Path(name)
         try:
             _reserve(descriptor, size)
             mapped = torch.from_file(name, shared=True, size=size, dtype=torch.uint8)
         except (OSError, RuntimeError) as error:
             self.forget()
-            msg = f"'{self._folder}' has no room for {size / 1e9:.1f} GB of images to remember ({error})."
+            msg = f"'{folder}' has no room for {size / 1e9:.1f} GB of images to remember ({error})."
             raise OSError(msg) from error
         finally:
             os.close(descriptor)
         if os.name == "posix":
             self._file.unlink()  # so that a killed process leaves no file
             self._file = None
-        start = 0
+        tensors, start = {}, 0
         # The widest types first, so that all tensors are aligned.
-        for name in sorted(shapes, key=lambda name: -tensors[name].element_size()):
-            count = torch.Size(shapes[name]).numel() * tensors[name].element_size()
-            self._in_file[name] = mapped[start : start + count].view(tensors[name].dtype).view(shapes[name])
-            start += count
+        for key in sorted(self._types, key=lambda key: -self._types[key].itemsize):
+            shape = torch.Size((images, *self._shapes[key]))
+            stop = start + shape.numel() * self._types[key].itemsize
+            tensors[key] = mapped[start:stop].view(self._types[key]).view(shape)
+            start = stop
+        return tensors
+
+
+def merged(number: int, parts: Sequence[tuple[list[int], dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
+    """Merge the tensors of parts of a batch of ``number`` images, given with the positions of their images in it."""
+    if len(parts) == 1:
+        return parts[0][1]
+    tensors = {}
+    for name, values in parts[0][1].items():
+        whole = values.new_empty((number, *_channels_last(values).shape[1:]))
+        tensors[name] = whole.permute(0, 3, 1, 2) if values.ndim == 4 else whole
+        for positions, part in parts:
+            tensors[name][positions] = part[name]
+    return tensors
+
+
+def _gathered(stored: dict[str, torch.Tensor], rows: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor]:
+    tensors = {}
+    is_far = device.type == "cuda"
+    for name, store in stored.items():
+        if store.device.type != "cpu":
+            rows = rows.pin_memory().to(store.device, non_blocking=True) if rows.device != store.device else rows
+            values = store.index_select(0, rows)
+        else:
+            values = store.new_empty((len(rows), *store.shape[1:]), pin_memory=is_far)
+            torch.index_select(store, 0, rows, out=values)
+        values = values.to(device, non_blocking=is_far)
+        tensors[name] = values.permute(0, 3, 1, 2) if values.ndim == 4 else values
+    return tensors
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from anomalib_stfpm.components.pre_processor import flat
+from anomalib_stfpm.components.pre_processor import TrainingPreProcessor, flat
 
 # Any other transform may be random.
 _DETERMINISTIC = {
@@ -46,7 +46,8 @@ def why_images_may_change(trainer: pl.Trainer, dataset: Any, stage: str) -> str 
             return f"{type(datamodule).__name__} has its own {hook}"
     pre_processor = getattr(trainer.lightning_module, "pre_processor", None)
     hook = f"on_{stage}_batch_start"
-    if pre_processor is not None and not _inherits(pre_processor, PreProcessor, hook):
+    known = [getattr(kind, hook) for kind in (PreProcessor, TrainingPreProcessor)]
+    if pre_processor is not None and getattr(type(pre_processor), hook) not in known:
         return f"the pre-processor {type(pre_processor).__name__} has its own {hook}"
     callback = user_callback(trainer, hook)
     if callback is not None:
@@ -65,7 +66,7 @@ def why_loader_may_change_them(loader: Any, dataset: Any) -> str | None:  # noqa
     expected = dataset.collate_fn
     if not isinstance(loader, DataLoader) or loader.dataset is not dataset:
         return "the dataloader loads another dataset than the datamodule's"
-    if loader.collate_fn != expected:
+    if loader.collate_fn != expected or loader.batch_sampler is None:
         return "the dataloader makes batches in its own way"
     return None
 
