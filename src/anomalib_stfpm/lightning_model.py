@@ -39,7 +39,7 @@ from anomalib_stfpm.training.cache.byte_budget import AUTO
 from anomalib_stfpm.training.cache.feature_cache import FeatureCache, teacher_pyramid
 from anomalib_stfpm.training.distributed import SeveralProcesses
 from anomalib_stfpm.training.exact_resume import ExactResume
-from anomalib_stfpm.training.finite_loss import require_finite
+from anomalib_stfpm.training.finite_loss import FiniteLoss
 from anomalib_stfpm.training.interruption import Interruption
 from anomalib_stfpm.training.memory_allocator import KeepFreedMemory
 from anomalib_stfpm.training.schedule import CONSTANT, SCHEDULES, one_cycle
@@ -194,6 +194,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         self.model = StfpmModel(backbone, layers, map_size, map_contrast, map_smoothing)
         self.loss = StfpmLoss(level_weights)
         self.feature_cache = feature_cache
+        self.finite_loss = FiniteLoss()
         # anomalib's tiled ensemble asks a model for a pre-processor of another size, and knows nothing of backbones.
         self.configure_pre_processor = partial(type(self).configure_pre_processor, backbone=backbone)  # type: ignore[method-assign]
 
@@ -250,17 +251,20 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     def configure_callbacks(self) -> list[Callback]:
         """Add this package's callbacks to anomalib's components."""
         components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
-        kept = [SeveralProcesses(), StudentSelection(), Interruption()]
+        kept = [SeveralProcesses(), self.finite_loss, StudentSelection(), Interruption()]
         return [ExactResume(), *components, *kept, ValidationSchedule(), KeepFreedMemory(), self.feature_cache]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make SGD over the student, with the chosen schedule."""
+        # A fused one unscales gradients by itself, and so does not let Lightning clip them.
+        is_fused = self.device.type == "cuda" and not self.trainer.gradient_clip_val
         optimizer = torch.optim.SGD(
             self.model.student.parameters(),
             lr=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
-            foreach=True,
+            foreach=not is_fused,
+            fused=is_fused,
         )
         if self.schedule == CONSTANT:
             return optimizer
@@ -314,7 +318,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         student_pyramid = self.model.student_pyramid(images)
         loss: torch.Tensor = self.loss(expected, student_pyramid, teacher_is_normalised=True)
         pyramids = (expected, student_pyramid)
-        require_finite(loss, self.current_epoch, self.hparams["layers"], batch, pyramids, self.model)
+        self.finite_loss.check(loss, batch, pyramids, self)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
 

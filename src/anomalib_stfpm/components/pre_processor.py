@@ -46,14 +46,14 @@ class TrainingPreProcessor(PreProcessor):
         super().__init__(transform)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch[Any], batch_idx: int
     ) -> None:
         """Pre-process a batch, unless it is already."""
         if not isinstance(batch, PreProcessedBatch):
             super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def on_validation_batch_start(  # type: ignore[override]  # as anomalib's
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch[Any], batch_idx: int
     ) -> None:
         """Pre-process a batch, unless it is already."""
         if not isinstance(batch, PreProcessedBatch):

@@ -1,14 +1,72 @@
 """Stop training at a loss that is not finite, and say why, before the optimiser ruins the student."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from anomalib.data import ImageBatch
+from lightning.pytorch.callbacks import Callback
 
+from anomalib_stfpm.components.pre_processor import PreProcessedBatch
 from anomalib_stfpm.torch_model import Pyramids, StfpmModel
 
 _LARGE = 1e6  # larger weights do not occur in a network that learns
+
+
+class FiniteLoss(Callback):
+    """Check the loss of every batch: at once on a CPU, and at the end of an epoch on a GPU, which is not to wait.
+
+    Until then the optimiser changes nothing from the first loss on that is not finite. So the batch can be made again
+    and looked at, with the same student.
+    """
+
+    def __init__(self) -> None:
+        self._unchecked: list[tuple[torch.Tensor, Callable[[], PreProcessedBatch]]] = []
+        self._failed: torch.Tensor | None = None
+
+    def check(self, loss: torch.Tensor, batch: ImageBatch, pyramids: Pyramids, pl_module: Any) -> None:  # noqa: ANN401
+        """Check the loss of a pre-processed batch and its teacher and student pyramids, or note it.
+
+        Raises:
+            ValueError: See :func:`require_finite`.
+        """
+        if _waits(loss) and isinstance(batch, PreProcessedBatch):
+            failed = loss.detach().isfinite().logical_not()
+            self._failed = failed if self._failed is None else self._failed | failed
+            self._unchecked.append((loss.detach(), batch.source))
+        else:
+            require_finite(loss, pl_module.current_epoch, pl_module.hparams["layers"], batch, pyramids, pl_module.model)
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:  # noqa: ANN401
+        """Let a fused optimiser change nothing once a loss was not finite, as it does for a gradient scaler."""
+        del trainer, pl_module
+        if self._failed is not None:
+            optimizer.found_inf = self._failed.float()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the noted losses before the student is validated and saved."""
+        self._check_noted(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the noted losses before the student is saved."""
+        self._check_noted(trainer, pl_module)
+
+    def _check_noted(self, trainer: pl.Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        noted, self._unchecked = self._unchecked, []
+        values = torch.stack([loss for loss, _ in noted]).cpu() if noted else torch.zeros(0)
+        for value, (_, source) in zip(values, noted, strict=True):
+            if not value.isfinite():
+                batch = source()
+                with torch.no_grad(), trainer.precision_plugin.forward_context():
+                    pyramids = (batch.teacher_pyramid, pl_module.model.student_pyramid(batch.image))
+                layers, model = pl_module.hparams["layers"], pl_module.model
+                require_finite(value, pl_module.current_epoch, layers, batch, pyramids, model)
+
+
+def _waits(loss: torch.Tensor) -> bool:
+    """Whether looking at a loss takes until the device has computed it."""
+    return loss.device.type == "cuda"
 
 
 def require_finite(

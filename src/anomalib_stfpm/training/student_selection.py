@@ -129,7 +129,7 @@ class StudentSelection(Callback):
         if not error < self._kept.get(VAL_ERROR, math.inf):
             return
         student = {
-            key: value.detach().cpu().clone()
+            key: value.detach().clone()
             for key, value in pl_module.state_dict().items()
             if not key.startswith(_NOT_OF_THE_STUDENT)
         }
@@ -154,8 +154,9 @@ class StudentSelection(Callback):
             logger.info("Kept the student of epoch %d, val_error %.4g.", self._kept["epoch"], self._kept[VAL_ERROR])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the kept student for a checkpoint."""
-        return self._kept
+        """Return the kept student for a checkpoint, in main memory."""
+        student = {key: value.cpu() for key, value in self._kept.get("state_dict", {}).items()}
+        return {**self._kept, "state_dict": student} if self._kept else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the kept student from a checkpoint."""
