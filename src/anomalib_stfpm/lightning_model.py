@@ -37,6 +37,7 @@ from anomalib_stfpm.torch_model import StfpmModel
 from anomalib_stfpm.training import smallest_batch
 from anomalib_stfpm.training.cache.byte_budget import AUTO
 from anomalib_stfpm.training.cache.feature_cache import FeatureCache, teacher_pyramid
+from anomalib_stfpm.training.determinism import SameConvolutions
 from anomalib_stfpm.training.distributed import SeveralProcesses
 from anomalib_stfpm.training.exact_resume import ExactResume
 from anomalib_stfpm.training.finite_loss import FiniteLoss
@@ -252,7 +253,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         """Add this package's callbacks to anomalib's components."""
         components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
         kept = [SeveralProcesses(), self.finite_loss, StudentSelection(), Interruption()]
-        return [ExactResume(), *components, *kept, ValidationSchedule(), KeepFreedMemory(), self.feature_cache]
+        machine = [KeepFreedMemory(), SameConvolutions()]
+        return [ExactResume(), *components, *kept, ValidationSchedule(), *machine, self.feature_cache]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make SGD over the student, with the chosen schedule."""

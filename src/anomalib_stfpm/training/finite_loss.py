@@ -25,6 +25,11 @@ class FiniteLoss(Callback):
         self._unchecked: list[tuple[torch.Tensor, Callable[[], PreProcessedBatch]]] = []
         self._failed: torch.Tensor | None = None
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the losses of a training before."""
+        del trainer, pl_module
+        self._unchecked, self._failed = [], None
+
     def check(self, loss: torch.Tensor, batch: ImageBatch, pyramids: Pyramids, pl_module: Any) -> None:  # noqa: ANN401
         """Check the loss of a pre-processed batch and its teacher and student pyramids, or note it.
 
