@@ -154,9 +154,8 @@ class StudentSelection(Callback):
             logger.info("Kept the student of epoch %d, val_error %.4g.", self._kept["epoch"], self._kept[VAL_ERROR])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the kept student for a checkpoint, in main memory."""
-        student = {key: value.cpu() for key, value in self._kept.get("state_dict", {}).items()}
-        return {**self._kept, "state_dict": student} if self._kept else {}
+        """Return the kept student for a checkpoint."""
+        return self._kept
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the kept student from a checkpoint."""
@@ -178,7 +177,7 @@ def without_duplicates(callbacks: dict[str, Any], state_dict: dict[str, torch.Te
     kept = {
         key: value
         for key, value in selection["state_dict"].items()
-        if key not in state_dict or not torch.equal(value, state_dict[key].detach().cpu())
+        if key not in state_dict or not torch.equal(value, state_dict[key].detach().to(value.device))
     }
     return {**callbacks, StudentSelection.__qualname__: {**selection, "state_dict": kept}}
 
