@@ -38,7 +38,6 @@ from anomalib.engine import Engine
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch.callbacks import Callback
 from PIL import Image, ImageOps
-from torch.autograd import DeviceType
 from torch.nn.functional import interpolate, normalize
 from torch.profiler import ProfilerActivity, profile
 from torchvision.transforms.v2.functional import resize
@@ -181,8 +180,8 @@ def fit(model: AnomalibModule, settings: Settings, turn: Turn, precision: str = 
     """Train a model with anomalib's Engine."""
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(
-            accelerator=settings.accelerator, devices=1, max_epochs=settings.epochs, precision=precision, callbacks=[Turns(turn)],
-            default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
+            accelerator=settings.accelerator, devices=1, max_epochs=settings.epochs, precision=precision,
+            callbacks=[Turns(turn)], default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         engine.fit(model, datamodule=settings.datamodule())
 
@@ -258,7 +257,8 @@ class Busy:
         if self._profiler is None:
             return (time.process_time() - self._worked) / passed / torch.get_num_threads()
         self._profiler.stop()
-        ranges = [each.time_range for each in self._profiler.events() if each.device_type == DeviceType.CUDA]
+        events: Any = self._profiler.events()  # type: ignore[no-untyped-call]
+        ranges = [each.time_range for each in events if each.device_type.name == "CUDA"]
         busy = end = 0.0
         for each in sorted(ranges, key=lambda each: each.start):  # microseconds
             busy += max(0.0, each.end - max(each.start, end))

@@ -20,20 +20,19 @@ from anomalib_stfpm.backbone.feature_distance import normalised
 from anomalib_stfpm.components.pre_processor import PreProcessedBatch, TrainingPreProcessor
 from anomalib_stfpm.training import smallest_batch
 from anomalib_stfpm.training.cache.byte_budget import AUTO, ByteBudget, budgets, parse_budget
-from anomalib_stfpm.training.cache.image_memory import ImageMemory, merged
+from anomalib_stfpm.training.cache.image_memory import ImageMemory, Rows
 from anomalib_stfpm.training.cache.unchanging_images import why_images_may_change, why_loader_may_change_them
 
 logger = logging.getLogger(__name__)
 
-TEACHER_CHUNK = {"cpu": 8}
-"""Number of images in each batch of the teacher, by type of device.
+TEACHER_CHUNK = 8
+"""Number of images in each batch of the teacher on a CPU.
 
 Convolutions may round differently in batches of different sizes. With one size, an image always has the same features.
 """
 
-_CHUNK_ELSEWHERE = 64
-_STAGES = {"train": "train", "validation": "val"}
-_LEVEL = "level {}"
+_CHUNK_ON_GPU = 64
+_DATA = {"train": "train", "validation": "val"}
 
 Compute = Callable[[torch.Tensor], list[torch.Tensor]]
 
@@ -41,15 +40,15 @@ Compute = Callable[[torch.Tensor], list[torch.Tensor]]
 class FeatureCache(Callback):
     """Train from memory: images are read, pre-processed and shown to the teacher once, before the first epoch.
 
-    Then the dataloaders give numbers of images, in the order that they would give the images in, and the batches are
-    gathered from tensors: on the training device if it has room. Images that exceed the budget are computed whenever
-    they are in a batch. The tensors live for one fit, so the next fit reads files again. Images are remembered only if
-    they are the same in every epoch: a transform that is or may be random turns it off for the images of that stage,
-    and the log says so. Each process of a distributed training remembers all images, within its share of the budget.
+    Then dataloaders give numbers of images in the order in which they would give the images, and batches are gathered
+    from memory: that of the training device if it has room. Images that exceed the budget are computed whenever they
+    are in a batch. The memory is for one fit, so the next fit reads files again. It is used only if images are the same
+    in every epoch: a transform that is or may be random turns it off for the images of that stage, and the log says
+    so. Each process of a distributed training remembers all images, within its share of the budget.
 
     Args:
-        budget: Bytes of memory, such as ``"2GB"``; ``"auto"`` uses half of the memory that is free when training
-            starts, of the device and of the machine, and 0 turns the cache in memory off.
+        budget: Bytes of memory, such as ``"2GB"``; ``"auto"`` uses half of what is free when training starts, on the
+            device and in main memory, 0 turns the cache in memory off.
         exact: Whether to store teacher features of training images in 32 bits instead of 16. Those of validation
             images always are, because thresholds depend on them.
         folder: Folder of a memory-mapped file for images that exceed the budget; ``None`` computes them in every epoch.
@@ -66,8 +65,8 @@ class FeatureCache(Callback):
         self._replaced: dict[str, Any] = {}
         self._images: dict[str, NumberedImages] = {}
 
-    def fill(self, trainer: pl.Trainer, pl_module: Any) -> None:  # noqa: ANN401  # an Stfpm, which imports this
-        """Read the images that do not change, show them to the teacher, and let the datamodule give their numbers.
+    def fill(self, trainer: pl.Trainer, pl_module: Any) -> None:  # noqa: ANN401  # an Stfpm, whose module imports this
+        """Remember the images that do not change, and let the datamodule's dataloaders give their numbers.
 
         Raises:
             FileNotFoundError: If the folder does not exist.
@@ -77,15 +76,14 @@ class FeatureCache(Callback):
             msg = f"cache_dir must be a folder that exists: there is no '{self._folder}'."
             raise FileNotFoundError(msg)
         self._datamodule = getattr(trainer, "datamodule", None)
-        room = budgets(self._budget, pl_module.device, trainer.num_devices)
         if isinstance(self._datamodule, AnomalibDataModule):
             self._replace("transfer_batch_to_device", partial(_to_device, self._datamodule.transfer_batch_to_device))
-        for stage, name in _STAGES.items():
+        room = budgets(self._budget, pl_module.device, trainer.num_devices)
+        for stage, name in _DATA.items():
             dataset = getattr(self._datamodule, f"{name}_data", None)
             if isinstance(dataset, AnomalibDataset):
-                self._images[stage] = NumberedImages(
-                    dataset, trainer, pl_module, rounded=stage == "train" and not self._exact
-                )
+                is_rounded = stage == "train" and not self._exact
+                self._images[stage] = NumberedImages(dataset, trainer, pl_module, rounded=is_rounded)
             if (self._budget == 0 and self._folder is None) or (dataset is None and stage != "train"):
                 continue
             reason = why_images_may_change(trainer, dataset, stage)
@@ -99,17 +97,16 @@ class FeatureCache(Callback):
                 if stage == "train":
                     smallest_batch.check_all(loader, pl_module.pre_processor, pl_module.model)
                 self._images[stage].remember(stage, room, self._folder)
-                loader_of_numbers = partial(_loader_of_numbers, make_loader, self._images[stage])
-                self._replace(f"{name}_dataloader", loader_of_numbers)
+                self._replace(f"{name}_dataloader", partial(_loader_of_numbers, make_loader, self._images[stage]))
 
     def batches(self, stage: str, batch_size: int = 32) -> Iterator[PreProcessedBatch]:
-        """Yield all images of the ``"train"`` or ``"validation"`` stage, with the teacher's features, until fit ends.
+        """Yield all images of the ``"train"`` or ``"validation"`` stage with the teacher's features, until fit ends.
 
-        They come in the order of the dataset, on the model's device. What is not remembered is read again. Without a
-        datamodule of anomalib there are none.
+        They come in the order of the dataset, on the model's device. What is not remembered is read again. There are
+        none if the images do not come from a datamodule of anomalib.
         """
         if stage in self._images:
-            for numbers in _in_chunks(len(self._images[stage]), batch_size):
+            for numbers in _in_chunks(len(self._images[stage].dataset), batch_size):
                 yield self._images[stage].batch(numbers)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -141,45 +138,35 @@ class NumberedImages:
         self.dataset = dataset
         self._trainer = trainer
         self._module = pl_module
-        self._rounded = rounded
-        self._memory: ImageMemory | None = None
+        self._is_rounded = rounded
+        self._rows: Rows | None = None
+        self._memory = ImageMemory(0, 0, [])
         self._paths = [str(path) for path in dataset.samples["image_path"]]
         masks = list(dataset.samples.get("mask_path", ()))
         self._mask_paths = masks if masks and all(isinstance(path, str) for path in masks) else None
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.dataset)
-
     def remember(self, stage: str, room: Sequence[ByteBudget], folder: Path | None) -> None:
         """Read the images and show them to the teacher, as long as there is room."""
-        size = TEACHER_CHUNK.get(self._module.device.type, _CHUNK_ELSEWHERE)
-        chunks = _in_chunks(len(self), size)
-        shown = f"Reading {len(self)} {stage} images and showing them to the teacher"
-        is_hidden = self._trainer.progress_bar_callback is None or not self._trainer.is_global_zero
+        size = TEACHER_CHUNK if self._module.device.type == "cpu" else _CHUNK_ON_GPU
+        chunks = _in_chunks(len(self.dataset), size)
         batches = _read_ahead(self.dataset, chunks)
-        for numbers, batch in zip(chunks, track(batches, shown, len(chunks), disable=is_hidden), strict=False):
-            tensors = self._show(batch)
-            if self._memory is None:
-                self._memory = ImageMemory(len(self), tensors, room, folder)
-            self._memory.write(numbers.start, tensors)
+        is_hidden = self._trainer.progress_bar_callback is None or not self._trainer.is_global_zero
+        said = f"Reading {len(self.dataset)} {stage} images and showing them to the teacher"
+        for numbers, batch in zip(chunks, track(batches, said, len(chunks), disable=is_hidden), strict=False):
+            rows = self._show(batch)
+            if not numbers.start:
+                self._memory = ImageMemory(len(self.dataset), rows.shape[1], room, folder)
+            self._memory.write(numbers.start, rows)
             if self._memory.images <= numbers.stop:
                 break
         batches.close()
 
     def batch(self, numbers: Sequence[int]) -> PreProcessedBatch:
         """Make a batch on the model's device."""
-        remembered = 0 if self._memory is None else self._memory.images
-        inside = [position for position, number in enumerate(numbers) if number < remembered]
-        parts = []
-        if inside and self._memory is not None:
-            parts.append((inside, self._memory.read([numbers[position] for position in inside], self._module.device)))
-        if len(inside) < len(numbers):
-            outside = [position for position, number in enumerate(numbers) if number >= remembered]
-            chunk = [numbers[position] for position in outside]
-            parts.append((outside, self._show(next(_read_ahead(self.dataset, [chunk])))))
-        tensors: dict[str, Any] = merged(len(numbers), parts)
-        pyramid = [tensors.pop(_LEVEL.format(level)) for level in range(len(self._module.model.teacher.layers))]
+        rows = self._memory.read(numbers, self._module.device, self._computed)
+        assert self._rows is not None  # whatever has given rows
+        tensors: dict[str, Any] = self._rows.unpack(rows)
+        pyramid = [tensors.pop(level) for level in self._module.model.teacher.layers]
         paths, mask_paths = (strings and [strings[n] for n in numbers] for strings in (self._paths, self._mask_paths))
         batch = PreProcessedBatch(**tensors, image_path=paths, mask_path=mask_paths)
         batch.teacher_pyramid, batch.source = pyramid, partial(self.batch, numbers)
@@ -187,39 +174,29 @@ class NumberedImages:
 
     def forget(self) -> None:
         """Free the memory."""
-        if self._memory is not None:
-            self._memory.forget()
-            self._memory = None
+        self._memory.forget()
 
-    def _show(self, batch: ImageBatch) -> dict[str, torch.Tensor]:
-        """Pre-process images and show them to the teacher."""
+    def _computed(self, numbers: list[int]) -> torch.Tensor:
+        return self._show(next(_read_ahead(self.dataset, [numbers])))
+
+    def _show(self, batch: ImageBatch) -> torch.Tensor:
+        """Pre-process images, show them to the teacher, and return their rows."""
         names = [name for name in ("image", "gt_mask", "gt_label") if getattr(batch, name) is not None]
-        loaded: dict[str, Any] = {name: getattr(batch, name).to(self._module.device) for name in names}
+        tensors: dict[str, Any] = {name: getattr(batch, name).to(self._module.device) for name in names}
         processor = self._module.pre_processor
         transform = getattr(processor, "transform", None)
-        image, gt_mask = loaded["image"], loaded.get("gt_mask")
+        image, gt_mask = tensors["image"], tensors.get("gt_mask")
         if transform is not None:
             image, gt_mask = transform(image, gt_mask)
         with self._trainer.precision_plugin.forward_context():
-            pyramid = _computed(image, self._module.model.teacher_pyramid)
-        if self._rounded:
-            pyramid = [level.half() for level in pyramid]
+            pyramid = _normalised(image, self._module.model.teacher_pyramid)
         if isinstance(processor, TrainingPreProcessor):  # any other pre-processes every batch
-            loaded.update(image=image, gt_mask=gt_mask)
-        tensors = {**loaded, **{_LEVEL.format(level): features for level, features in enumerate(pyramid)}}
-        return {name: value.as_subclass(torch.Tensor) for name, value in tensors.items() if value is not None}
-
-
-class ImageNumbers:
-    """What a dataloader gives instead of a batch: the numbers of its images."""
-
-    def __init__(self, images: NumberedImages, numbers: list[int]) -> None:
-        self._images = images
-        self._numbers = numbers
-
-    def batch(self) -> PreProcessedBatch:
-        """Make the batch."""
-        return self._images.batch(self._numbers)
+            tensors |= {"image": image} if gt_mask is None else {"image": image, "gt_mask": gt_mask}
+        for level, features in zip(self._module.model.teacher.layers, pyramid, strict=True):
+            tensors[level] = features.half() if self._is_rounded else features
+        tensors = {name: tensor.as_subclass(torch.Tensor) for name, tensor in tensors.items()}
+        self._rows = Rows(tensors)
+        return self._rows.pack(tensors)
 
 
 def teacher_pyramid(batch: ImageBatch, compute: Compute) -> list[torch.Tensor]:
@@ -228,17 +205,16 @@ def teacher_pyramid(batch: ImageBatch, compute: Compute) -> list[torch.Tensor]:
     They are one ``(N, C_l, H_l, W_l)`` tensor a level.
     """
     images: Any = batch.image
-    return batch.teacher_pyramid if isinstance(batch, PreProcessedBatch) else _computed(images, compute)
+    return batch.teacher_pyramid if isinstance(batch, PreProcessedBatch) else _normalised(images, compute)
 
 
-def _computed(images: torch.Tensor, compute: Compute) -> list[torch.Tensor]:
+def _normalised(images: torch.Tensor, compute: Compute) -> list[torch.Tensor]:
     """Compute normalised features, which do not depend on the other images of the batch."""
-    size = TEACHER_CHUNK.get(images.device.type)
-    if size is None:
+    if images.device.type != "cpu":
         return [normalised(level) for level in compute(images)]
     chunks = []
-    for chunk in torch.split(images, size):
-        filled = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), -1, -1, -1)])
+    for chunk in torch.split(images, TEACHER_CHUNK):
+        filled = torch.cat([chunk, chunk[-1:].expand(TEACHER_CHUNK - len(chunk), -1, -1, -1)])
         chunks.append([normalised(level[: len(chunk)]) for level in compute(filled)])
     return [torch.cat(level) for level in zip(*chunks, strict=True)]
 
@@ -253,20 +229,24 @@ def _are_seen_again(trainer: pl.Trainer, stage: str, batches: int) -> bool:
 
 
 def _loader_of_numbers(make_loader: Callable[[], Any], images: NumberedImages) -> Any:  # noqa: ANN401
-    """Make a dataloader that gives the numbers of the images that another one would give."""
+    """Make a dataloader that gives, of each batch of another one, how to make it by the numbers of its images."""
     loader = make_loader()
     if why_loader_may_change_them(loader, images.dataset) is not None:
         return loader
     batches: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
     if loader.batch_size is not None:
         batches = {"batch_size": loader.batch_size, "sampler": loader.sampler, "drop_last": loader.drop_last}
-    numbers: Any = range(len(images))
-    return DataLoader(numbers, collate_fn=partial(ImageNumbers, images), generator=loader.generator, **batches)
+    numbers: Any = range(len(images.dataset))
+    return DataLoader(numbers, collate_fn=partial(_later, images), generator=loader.generator, **batches)
+
+
+def _later(images: NumberedImages, numbers: list[int]) -> partial[PreProcessedBatch]:
+    return partial(images.batch, numbers)
 
 
 def _to_device(move: Callable[..., Any], batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ANN401
-    """Make the batch of the numbers that a dataloader has given, or move any other batch."""
-    return batch.batch() if isinstance(batch, ImageNumbers) else move(batch, device, dataloader_idx)
+    """Make the batch whose numbers a dataloader has given, or move any other one."""
+    return batch() if isinstance(batch, partial) else move(batch, device, dataloader_idx)
 
 
 def _in_chunks(images: int, size: int) -> list[range]:

@@ -1,27 +1,54 @@
-"""Tensors of images, a row each: on the training device, then in main memory, then in a memory-mapped file."""
+"""Images as rows of bytes: on the training device, then in main memory, then in a memory-mapped file."""
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 
 from anomalib_stfpm.training.cache.byte_budget import ByteBudget
 
-Tensors = Mapping[str, torch.Tensor]
-"""Tensors of N images by name, each of shape ``(N, ...)``."""
+_ALIGNMENT = 8  # bytes, so that a row holds numbers of any type
+
+
+class Rows:
+    """Turns the tensors of images into a row of bytes for each, and back.
+
+    Args:
+        example: Tensors by name, each of shape ``(N, ...)``; the other images have the same names, shapes and types.
+    """
+
+    def __init__(self, example: Mapping[str, torch.Tensor]) -> None:
+        self._fields = [(name, _channels_last(one).shape[1:], one.dtype) for name, one in example.items()]
+
+    @staticmethod
+    def pack(tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the bytes of N images, of shape ``(N, bytes)``."""
+        fields = [_channels_last(one).reshape(len(one), -1).contiguous().view(torch.uint8) for one in tensors.values()]
+        return torch.cat([functional.pad(field, (0, -field.shape[1] % _ALIGNMENT)) for field in fields], dim=1)
+
+    def unpack(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the tensors of N images; those of four dimensions have the channels last in memory."""
+        tensors, start = {}, 0
+        for name, shape, dtype in self._fields:
+            size = shape.numel() * dtype.itemsize
+            values = rows[:, start : start + size].contiguous().view(dtype).reshape(len(rows), *shape)
+            tensors[name] = values.permute(0, 3, 1, 2) if values.ndim == 4 else values
+            start += size + -size % _ALIGNMENT
+        return tensors
 
 
 class ImageMemory:
-    """Room for the tensors of images: for the first images in the first memory, and so on.
+    """Room for the rows of the first images of a dataset, the very first ones in the first memory.
 
     The file is for images that exceed the budgets. Linux and macOS delete it as soon as it is mapped, Windows when
     :meth:`forget` is called.
 
     Args:
         images: Number of images.
-        example: Tensors that say the names, shapes and types of those of an image.
+        each: Bytes of a row.
         budgets: Bytes that may be used, and are taken.
         folder: Folder of the file; ``None`` for no file.
 
@@ -32,56 +59,53 @@ class ImageMemory:
         OSError: If the file cannot be made.
     """
 
-    def __init__(
-        self, images: int, example: Tensors, budgets: Sequence[ByteBudget], folder: Path | None = None
-    ) -> None:
+    def __init__(self, images: int, each: int, budgets: Sequence[ByteBudget], folder: Path | None = None) -> None:
         self.images = 0
-        self._parts: list[tuple[range, dict[str, torch.Tensor]]] = []
+        self._parts: list[tuple[range, torch.Tensor]] = []
         self._file: Path | None = None
-        self._shapes = {name: _channels_last(tensor).shape[1:] for name, tensor in example.items()}
-        self._types = {name: tensor.dtype for name, tensor in example.items()}
-        each = sum(tensor[:1].nbytes for tensor in example.values())
         for budget in budgets:
             number = budget.take(each, images - self.images)
-            shapes = {name: (number, *shape) for name, shape in self._shapes.items()}
-            self._add(
-                number, {k: torch.empty(s, dtype=self._types[k], device=budget.device) for k, s in shapes.items()}
-            )
+            self._add(torch.empty((number, each), dtype=torch.uint8, device=budget.device))
         if folder is not None and images > self.images:
-            self._add(images - self.images, self._mapped(images - self.images, each, folder))
+            self._add(self._mapped((images - self.images) * each, folder).view(-1, each))
 
-    def write(self, first: int, tensors: Tensors) -> None:
-        """Store the tensors of the images from number ``first`` on, as far as there is room."""
-        for part, stored in self._parts:
-            for name, tensor in tensors.items():
-                start, stop = max(first, part.start), min(first + len(tensor), part.stop)
-                if start < stop:
-                    values = _channels_last(tensor.detach()[start - first : stop - first])
-                    stored[name][start - part.start : stop - part.start] = values
+    def write(self, first: int, rows: torch.Tensor) -> None:
+        """Store the rows of the images from number ``first`` on, as far as there is room."""
+        for numbers, stored in self._parts:
+            start, stop = max(first, numbers.start), min(first + len(rows), numbers.stop)
+            if start < stop:
+                stored[start - numbers.start : stop - numbers.start] = rows[start - first : stop - first]
 
-    def read(self, numbers: Sequence[int], device: torch.device) -> dict[str, torch.Tensor]:
-        """Gather the tensors of images on a device, without waiting for it; those of four dims in channels_last."""
+    def read(
+        self, numbers: Sequence[int], device: torch.device, compute: Callable[[list[int]], torch.Tensor]
+    ) -> torch.Tensor:
+        """Gather rows on a device, without waiting for it; ``compute`` returns the rows that are not stored."""
         found = []
-        for part, stored in self._parts:
+        for part, stored in [*self._parts, (range(self.images, max(numbers) + 1), None)]:
             positions = [position for position, number in enumerate(numbers) if number in part]
-            if positions:
-                rows = torch.tensor([numbers[position] - part.start for position in positions])
-                found.append((positions, _gathered(stored, rows, device)))
-        return merged(len(numbers), found)
+            inside = [numbers[position] for position in positions]
+            if stored is not None and inside:
+                found.append((positions, _gathered(stored, [number - part.start for number in inside], device)))
+            elif inside:
+                found.append((positions, compute(inside)))
+        if len(found) == 1:
+            return found[0][1]
+        rows = found[0][1].new_empty((len(numbers), found[0][1].shape[1]))
+        for positions, values in found:
+            rows[positions] = values
+        return rows
 
     def forget(self) -> None:
-        """Remove all tensors and the file."""
+        """Remove all rows and the file."""
         self._parts.clear()
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 
-    def _add(self, number: int, tensors: dict[str, torch.Tensor]) -> None:
-        if number:
-            self._parts.append((range(self.images, self.images + number), tensors))
-            self.images += number
+    def _add(self, rows: torch.Tensor) -> None:
+        self._parts.append((range(self.images, self.images + len(rows)), rows))
+        self.images += len(rows)
 
-    def _mapped(self, images: int, each: int, folder: Path) -> dict[str, torch.Tensor]:
-        size = images * each
+    def _mapped(self, size: int, folder: Path) -> torch.Tensor:
         descriptor, name = tempfile.mkstemp(prefix="anomalib-stfpm-", suffix=".cache", dir=folder)
         self._file = Path(name)
         try:
@@ -95,43 +119,15 @@ class ImageMemory:
             os.close(descriptor)
         if os.name == "posix":
             self._file.unlink()  # so that a killed process leaves no file
-            self._file = None
-        tensors, start = {}, 0
-        # The widest types first, so that all tensors are aligned.
-        for key in sorted(self._types, key=lambda key: -self._types[key].itemsize):
-            shape = torch.Size((images, *self._shapes[key]))
-            stop = start + shape.numel() * self._types[key].itemsize
-            tensors[key] = mapped[start:stop].view(self._types[key]).view(shape)
-            start = stop
-        return tensors
+        return mapped
 
 
-def merged(number: int, parts: Sequence[tuple[list[int], dict[str, torch.Tensor]]]) -> dict[str, torch.Tensor]:
-    """Merge the tensors of parts of a batch of ``number`` images, given with the positions of their images in it."""
-    if len(parts) == 1:
-        return parts[0][1]
-    tensors = {}
-    for name, values in parts[0][1].items():
-        whole = values.new_empty((number, *_channels_last(values).shape[1:]))
-        tensors[name] = whole.permute(0, 3, 1, 2) if values.ndim == 4 else whole
-        for positions, part in parts:
-            tensors[name][positions] = part[name]
-    return tensors
-
-
-def _gathered(stored: dict[str, torch.Tensor], rows: torch.Tensor, device: torch.device) -> dict[str, torch.Tensor]:
-    tensors = {}
+def _gathered(stored: torch.Tensor, numbers: list[int], device: torch.device) -> torch.Tensor:
+    """Gather rows; what goes to a GPU is copied from pinned memory, which the GPU reads while Python goes on."""
     is_far = device.type == "cuda"
-    for name, store in stored.items():
-        if store.device.type != "cpu":
-            rows = rows.pin_memory().to(store.device, non_blocking=True) if rows.device != store.device else rows
-            values = store.index_select(0, rows)
-        else:
-            values = store.new_empty((len(rows), *store.shape[1:]), pin_memory=is_far)
-            torch.index_select(store, 0, rows, out=values)
-        values = values.to(device, non_blocking=is_far)
-        tensors[name] = values.permute(0, 3, 1, 2) if values.ndim == 4 else values
-    return tensors
+    index = torch.tensor(numbers, pin_memory=is_far).to(stored.device, non_blocking=True)
+    rows = stored.new_empty((len(numbers), stored.shape[1]), pin_memory=is_far and stored.device.type == "cpu")
+    return torch.index_select(stored, 0, index, out=rows).to(device, non_blocking=is_far)
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
