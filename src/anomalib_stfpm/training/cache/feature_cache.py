@@ -209,14 +209,14 @@ def teacher_pyramid(batch: ImageBatch, compute: Compute) -> list[torch.Tensor]:
 
 
 def _normalised(images: torch.Tensor, compute: Compute) -> list[torch.Tensor]:
-    """Compute normalised features, which do not depend on the other images of the batch."""
-    if images.device.type != "cpu":
-        return [normalised(level) for level in compute(images)]
+    """Compute normalised features, which do not depend on the other images of the batch, channels last in memory."""
+    size = TEACHER_CHUNK if images.device.type == "cpu" else len(images)
     chunks = []
-    for chunk in torch.split(images, TEACHER_CHUNK):
-        filled = torch.cat([chunk, chunk[-1:].expand(TEACHER_CHUNK - len(chunk), -1, -1, -1)])
+    for chunk in torch.split(images, size):
+        filled = torch.cat([chunk, chunk[-1:].expand(size - len(chunk), -1, -1, -1)])
         chunks.append([normalised(level[: len(chunk)]) for level in compute(filled)])
-    return [torch.cat(level) for level in zip(*chunks, strict=True)]
+    # Sums over the channels round differently in another layout.
+    return [torch.cat(level).contiguous(memory_format=torch.channels_last) for level in zip(*chunks, strict=True)]
 
 
 def _are_seen_again(trainer: pl.Trainer, stage: str, batches: int) -> bool:
