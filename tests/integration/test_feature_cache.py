@@ -12,13 +12,14 @@ import anomalib.data.datasets.base.image as anomalib_dataset
 import pytest
 import torch
 from anomalib.callbacks import TilerConfigurationCallback
-from anomalib.data import AnomalibDataset
+from anomalib.data import AnomalibDataset, ImageBatch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import CenterCrop, Compose, GaussianBlur, RandomHorizontalFlip
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.backbone.feature_distance import normalised
 from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import CategoryWriter, write_image
 from tests.readme import REPOSITORY
@@ -88,7 +89,7 @@ def fit(
     model = tiny_model(teacher_file, **model_arguments)
     arguments = {"num_workers": 0, "train_batch_size": 2, "eval_batch_size": 3, "seed": 0, **(data or {})}
     module = datamodule(root=root, category="part", **arguments)
-    quiet_engine(results, max_epochs=3, **(trainer or {})).fit(model, datamodule=module)
+    quiet_engine(results, **{"max_epochs": 3, **(trainer or {})}).fit(model, datamodule=module)
     return model, module
 
 
@@ -251,15 +252,51 @@ class Fail(Callback):
             raise FailingError
 
 
-def test_the_datamodule_gets_its_datasets_back_also_when_training_fails(
+def test_the_datamodule_gives_images_again_also_when_training_fails(
     root: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
     model = tiny_model(teacher_file)
     datamodule = MVTecLayout(root=root, category="part", num_workers=0)
     with pytest.raises(FailingError):
         quiet_engine(tmp_path, max_epochs=2, callbacks=[Fail()]).fit(model, datamodule=datamodule)
-    assert isinstance(datamodule.train_data, AnomalibDataset)
-    assert isinstance(datamodule.val_data, AnomalibDataset)
+    for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
+        assert isinstance(next(iter(loader)), ImageBatch)
+
+
+@pytest.mark.parametrize("budget", [0, 2 * IMAGE_BYTES, "1GB"])
+def test_all_images_with_their_teacher_features_are_there_until_fit_ends(
+    budget: int | str, root: Path, teacher_file: Path, tmp_path: Path
+) -> None:
+    seen: dict[str, list[Any]] = {"train": [], "validation": []}
+
+    class Look(Callback):
+        def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # noqa: ANN401
+            del trainer
+            for stage, batches in seen.items():
+                batches.extend(pl_module.feature_cache.batches(stage, batch_size=3))
+
+    split = {"val_split_mode": "from_train", "val_split_ratio": 0.3}
+    model, module = fit(
+        root, teacher_file, tmp_path, data=split, trainer={"callbacks": [Look()]}, cache_budget=budget, exact_cache=True
+    )
+    for batches, dataset in ((seen["train"], module.train_data), (seen["validation"], module.val_data)):
+        assert [path for batch in batches for path in batch.image_path] == list(dataset.samples.image_path)
+        images = model.pre_processor.transform(torch.stack([item.image for item in dataset]))
+        assert torch.equal(torch.cat([batch.image for batch in batches]), images)
+        expected = model.model.teacher_pyramid(images)
+        for level, features in enumerate(expected):
+            remembered = torch.cat([batch.teacher_pyramid[level] for batch in batches])
+            torch.testing.assert_close(remembered, normalised(features), rtol=0, atol=1e-6)
+    assert list(model.feature_cache.batches("train")) == []
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 1}, {"limit_train_batches": 1}, {"max_steps": 2}])
+def test_a_short_training_reads_no_images_that_it_does_not_need(
+    limits: dict[str, Any], root: Path, teacher_file: Path, tmp_path: Path, reads: Counter[str]
+) -> None:
+    fit(root, teacher_file, tmp_path, trainer={"limit_val_batches": 0, **limits})
+    steps = {"max_epochs": 4, "limit_train_batches": 3, "max_steps": 2}[next(iter(limits))]
+    assert sum(reads.values()) <= 2 * steps
 
 
 def test_no_workers_start_for_remembered_images(root: Path, teacher_file: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from rich.progress import track
 from torch.utils.data import DataLoader
 
 from anomalib_stfpm.backbone.feature_distance import normalised
-from anomalib_stfpm.components.pre_processor import PreProcessedBatch, TrainingPreProcessor
+from anomalib_stfpm.components.pre_processor import PreProcessedBatch
 from anomalib_stfpm.training import smallest_batch
 from anomalib_stfpm.training.cache.byte_budget import AUTO, ByteBudget, budgets, parse_budget
 from anomalib_stfpm.training.cache.image_memory import ImageMemory, Rows
@@ -183,15 +183,12 @@ class NumberedImages:
         """Pre-process images, show them to the teacher, and return their rows."""
         names = [name for name in ("image", "gt_mask", "gt_label") if getattr(batch, name) is not None]
         tensors: dict[str, Any] = {name: getattr(batch, name).to(self._module.device) for name in names}
-        processor = self._module.pre_processor
-        transform = getattr(processor, "transform", None)
-        image, gt_mask = tensors["image"], tensors.get("gt_mask")
+        transform = getattr(self._module.pre_processor, "transform", None)
         if transform is not None:
-            image, gt_mask = transform(image, gt_mask)
-        with self._trainer.precision_plugin.forward_context():
-            pyramid = _normalised(image, self._module.model.teacher_pyramid)
-        if isinstance(processor, TrainingPreProcessor):  # any other pre-processes every batch
+            image, gt_mask = transform(tensors["image"], tensors.get("gt_mask"))
             tensors |= {"image": image} if gt_mask is None else {"image": image, "gt_mask": gt_mask}
+        with self._trainer.precision_plugin.forward_context():
+            pyramid = _normalised(tensors["image"], self._module.model.teacher_pyramid)
         for level, features in zip(self._module.model.teacher.layers, pyramid, strict=True):
             tensors[level] = features.half() if self._is_rounded else features
         tensors = {name: tensor.as_subclass(torch.Tensor) for name, tensor in tensors.items()}
