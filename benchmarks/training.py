@@ -273,7 +273,7 @@ def _compete(name: str, settings: Settings, connection: Connection, start_method
     if is_on_gpu:
         torch.zeros(1, device=settings.device)  # starting CUDA takes seconds
     turns: list[float] = []
-    measured = {"first_pass_seconds": 0.0, "busy": 0.0}
+    measured: dict[str, float] = {}
     busy: Busy | None = None
     connection.send("ready")
     connection.recv()

@@ -139,8 +139,7 @@ class NumberedImages:
         self._trainer = trainer
         self._module = pl_module
         self._is_rounded = rounded
-        self._rows: Rows | None = None
-        self._memory = ImageMemory(0, 0, [])
+        self._rows, self._memory = Rows({}), ImageMemory(0, 0, [])
         self._paths = [str(path) for path in dataset.samples["image_path"]]
         masks = list(dataset.samples.get("mask_path", ()))
         self._mask_paths = masks if masks and all(isinstance(path, str) for path in masks) else None
@@ -164,7 +163,6 @@ class NumberedImages:
     def batch(self, numbers: Sequence[int]) -> PreProcessedBatch:
         """Make a batch on the model's device."""
         rows = self._memory.read(numbers, self._module.device, self._computed)
-        assert self._rows is not None  # whatever has given rows
         tensors: dict[str, Any] = self._rows.unpack(rows)
         pyramid = [tensors.pop(level) for level in self._module.model.teacher.layers]
         paths, mask_paths = (strings and [strings[n] for n in numbers] for strings in (self._paths, self._mask_paths))
