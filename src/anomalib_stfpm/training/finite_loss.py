@@ -17,17 +17,19 @@ _LARGE = 1e6  # larger weights do not occur in a network that learns
 class FiniteLoss(Callback):
     """Check the loss of every batch: at once on a CPU, and at the end of an epoch on a GPU, which is not to wait.
 
-    Until then the optimiser changes nothing from the first loss on that is not finite. So the batch can be made again
-    and looked at, with the same student.
+    Until then a fused optimiser changes nothing from the first loss on that is not finite. So the batch can be made
+    again and looked at, with the same student.
     """
 
     def __init__(self) -> None:
+        self._is_later = False
         self._unchecked: list[tuple[torch.Tensor, Callable[[], PreProcessedBatch]]] = []
         self._failed: torch.Tensor | None = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the losses of a training before."""
-        del trainer, pl_module
+        """Decide when to check, and forget the training before."""
+        is_fused = all(optimizer.defaults.get("fused") for optimizer in trainer.optimizers)
+        self._is_later = is_fused and _looking_waits(pl_module.device)
         self._unchecked, self._failed = [], None
 
     def check(self, loss: torch.Tensor, batch: ImageBatch, pyramids: Pyramids, pl_module: Any) -> None:  # noqa: ANN401
@@ -36,7 +38,7 @@ class FiniteLoss(Callback):
         Raises:
             ValueError: See :func:`require_finite`.
         """
-        if _waits(loss) and isinstance(batch, PreProcessedBatch):
+        if self._is_later and isinstance(batch, PreProcessedBatch):
             failed = loss.detach().isfinite().logical_not()
             self._failed = failed if self._failed is None else self._failed | failed
             self._unchecked.append((loss.detach(), batch.source))
@@ -44,7 +46,7 @@ class FiniteLoss(Callback):
             require_finite(loss, pl_module.current_epoch, pl_module.hparams["layers"], batch, pyramids, pl_module.model)
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:  # noqa: ANN401
-        """Let a fused optimiser change nothing once a loss was not finite, as it does for a gradient scaler."""
+        """Let the optimiser change nothing once a loss was not finite, as a gradient scaler does."""
         del trainer, pl_module
         if self._failed is not None:
             optimizer.found_inf = self._failed.float()
@@ -60,18 +62,17 @@ class FiniteLoss(Callback):
     def _check_noted(self, trainer: pl.Trainer, pl_module: Any) -> None:  # noqa: ANN401
         noted, self._unchecked = self._unchecked, []
         values = torch.stack([loss for loss, _ in noted]).cpu() if noted else torch.zeros(0)
-        for value, (_, source) in zip(values, noted, strict=True):
+        for value, (_, make_batch) in zip(values, noted, strict=True):
             if not value.isfinite():
-                batch = source()
+                batch, model = make_batch(), pl_module.model
                 with torch.no_grad(), trainer.precision_plugin.forward_context():
-                    pyramids = (batch.teacher_pyramid, pl_module.model.student_pyramid(batch.image))
-                layers, model = pl_module.hparams["layers"], pl_module.model
-                require_finite(value, pl_module.current_epoch, layers, batch, pyramids, model)
+                    pyramids = (batch.teacher_pyramid, model.train().student_pyramid(batch.image))
+                require_finite(value, pl_module.current_epoch, pl_module.hparams["layers"], batch, pyramids, model)
 
 
-def _waits(loss: torch.Tensor) -> bool:
-    """Whether looking at a loss takes until the device has computed it."""
-    return loss.device.type == "cuda"
+def _looking_waits(device: torch.device) -> bool:
+    """Whether looking at a number on a device takes until everything before it is computed."""
+    return device.type == "cuda"
 
 
 def require_finite(
