@@ -290,6 +290,15 @@ def test_all_images_with_their_teacher_features_are_there_until_fit_ends(
     assert list(model.feature_cache.batches("train")) == []
 
 
+@pytest.mark.parametrize("is_shown", [True, False])
+def test_a_progress_bar_says_what_happens_before_the_first_epoch(
+    is_shown: bool, root: Path, teacher_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(root, teacher_file, tmp_path, trainer={"enable_progress_bar": is_shown})
+    said = " ".join(capsys.readouterr().out.split())
+    assert (f"Reading {TRAINED} train images and showing them to the teacher" in said) is is_shown
+
+
 @pytest.mark.parametrize("limits", [{"max_epochs": 1}, {"limit_train_batches": 1}, {"max_steps": 2}])
 def test_a_short_training_reads_no_images_that_it_does_not_need(
     limits: dict[str, Any], root: Path, teacher_file: Path, tmp_path: Path, reads: Counter[str]

@@ -5,12 +5,11 @@ from typing import Any
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.transforms import ExportableCenterCrop
-from anomalib.pre_processing import PreProcessor
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from anomalib_stfpm.components.pre_processor import TrainingPreProcessor, flat
+from anomalib_stfpm.components.pre_processor import flat
 
 # Any other transform may be random.
 _DETERMINISTIC = {
@@ -44,14 +43,11 @@ def why_images_may_change(trainer: pl.Trainer, dataset: Any, stage: str) -> str 
     for hook in _TRANSFER_HOOKS:
         if not _inherits(datamodule, pl.LightningDataModule, hook):
             return f"{type(datamodule).__name__} has its own {hook}"
-    pre_processor = getattr(trainer.lightning_module, "pre_processor", None)
     hook = f"on_{stage}_batch_start"
-    known = [getattr(kind, hook) for kind in (PreProcessor, TrainingPreProcessor)]
-    if pre_processor is not None and getattr(type(pre_processor), hook) not in known:
-        return f"the pre-processor {type(pre_processor).__name__} has its own {hook}"
-    callback = user_callback(trainer, hook)
+    callback = user_callback(trainer, hook)  # also a pre-processor
     if callback is not None:
         return f"the callback {callback} may change them in {hook}"
+    pre_processor = getattr(trainer.lightning_module, "pre_processor", None)
     before_batching = list(flat(dataset.augmentations))
     for transform in [*before_batching, *flat(getattr(pre_processor, "transform", None))]:
         if type(transform) not in _DETERMINISTIC:
