@@ -247,9 +247,9 @@ class Busy:
 
     def __init__(self, device: torch.device) -> None:
         self._profiler = profile(activities=[ProfilerActivity.CUDA]) if device.type == "cuda" else None
-        self._start, self._worked = time.perf_counter(), time.process_time()
         if self._profiler is not None:
             self._profiler.start()
+        self._start, self._worked = time.perf_counter(), time.process_time()
 
     def stop(self) -> float:
         """Return the share since the start."""
