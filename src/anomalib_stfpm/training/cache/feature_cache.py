@@ -120,12 +120,14 @@ class FeatureCache(Callback):
         self._clear()
 
     def _replace(self, name: str, function: Any) -> None:  # noqa: ANN401
-        self._replaced[name] = getattr(self._datamodule, name)
+        self._replaced[name] = vars(self._datamodule).get(name)
         setattr(self._datamodule, name, function)
 
     def _clear(self) -> None:
-        for name, function in self._replaced.items():
-            setattr(self._datamodule, name, function)
+        for name, before in self._replaced.items():
+            delattr(self._datamodule, name)
+            if before is not None:
+                setattr(self._datamodule, name, before)
         for images in self._images.values():
             images.forget()
         self._replaced, self._images, self._datamodule = {}, {}, None
