@@ -36,10 +36,11 @@ from anomalib_stfpm.openvino.export import StfpmExport
 from anomalib_stfpm.torch_model import StfpmModel
 from anomalib_stfpm.training import smallest_batch
 from anomalib_stfpm.training.cache.byte_budget import AUTO
-from anomalib_stfpm.training.cache.feature_cache import FeatureCache
+from anomalib_stfpm.training.cache.feature_cache import FeatureCache, teacher_pyramid
+from anomalib_stfpm.training.determinism import SameConvolutions
 from anomalib_stfpm.training.distributed import SeveralProcesses
 from anomalib_stfpm.training.exact_resume import ExactResume
-from anomalib_stfpm.training.finite_loss import require_finite
+from anomalib_stfpm.training.finite_loss import FiniteLoss
 from anomalib_stfpm.training.interruption import Interruption
 from anomalib_stfpm.training.memory_allocator import KeepFreedMemory
 from anomalib_stfpm.training.schedule import CONSTANT, ONE_CYCLE, SCHEDULES, one_cycle
@@ -206,6 +207,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         self.model = StfpmModel(backbone, layers, map_size, level_powers, map_contrast, map_smoothing)
         self.loss = StfpmLoss(level_weights, hard_mining)
         self.feature_cache = feature_cache
+        self.finite_loss = FiniteLoss()
         # anomalib's tiled ensemble asks a model for a pre-processor of another size, and knows nothing of backbones.
         self.configure_pre_processor = partial(type(self).configure_pre_processor, backbone=backbone)  # type: ignore[method-assign]
 
@@ -262,19 +264,21 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     def configure_callbacks(self) -> list[Callback]:
         """Add this package's callbacks to anomalib's components."""
         components: Any = super().configure_callbacks()  # a list, though anomalib's type allows a single one
-        # Images are split before they are remembered, and filled in before they are pre-processed.
-        first = [ExactResume(), self.feature_cache]
-        kept = [SeveralProcesses(), StudentSelection(), Interruption()]
-        return [*first, *components, *kept, ValidationSchedule(), KeepFreedMemory()]
+        kept = [SeveralProcesses(), self.finite_loss, StudentSelection(), Interruption()]
+        machine = [KeepFreedMemory(), SameConvolutions()]
+        return [ExactResume(), *components, *kept, ValidationSchedule(), *machine, self.feature_cache]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Make SGD over the student, with the chosen schedule."""
+        # A fused one unscales gradients by itself, and so does not let Lightning clip them.
+        is_fused = self.device.type == "cuda" and not self.trainer.gradient_clip_val
         optimizer = torch.optim.SGD(
             self.model.student.parameters(),
             lr=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
-            foreach=True,
+            foreach=not is_fused,
+            fused=is_fused,
         )
         if self.schedule == CONSTANT:
             return optimizer
@@ -286,7 +290,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
 
     def on_train_start(self) -> None:
         """Refuse a schedule without a known end of training, and images that are too small."""
-        smallest_batch.check_all(self.trainer, self.pre_processor, self.model)
+        smallest_batch.check_all(self.trainer.train_dataloader, self.pre_processor, self.model)
         if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
             msg = (
                 f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps, or "
@@ -297,10 +301,11 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     # -- the teacher's weights ----------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Fetch the teacher's weights, unless a checkpoint has brought them."""
+        """Fetch the teacher's weights, unless a checkpoint has brought them, and fill the cache."""
         self._resumed_from = self.trainer.ckpt_path
         if not self.model.teacher_is_loaded:
             self.model.load_teacher(teacher_weights_source.read(self.hparams["backbone"], self.teacher_weights))
+        self.feature_cache.fill(self.trainer, self)
 
     def on_validation_start(self) -> None:
         """Refuse to validate without teacher weights."""
@@ -323,14 +328,14 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     def training_step(self, batch: ImageBatch, *args: Any, **kwargs: Any) -> STEP_OUTPUT:  # noqa: ANN401
         """Compute the loss of a batch of normal images."""
         del args, kwargs
-        teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
+        expected = teacher_pyramid(batch, self.model.teacher_pyramid)
         images: Any = batch.image
         number, _, height, width = images.shape
         smallest_batch.check(number, height, width, self.model)
         student_pyramid = self.model.student_pyramid(images)
-        loss: torch.Tensor = self.loss(teacher_pyramid, student_pyramid, teacher_is_normalised=True)
-        pyramids = (teacher_pyramid, student_pyramid)
-        require_finite(loss, self.current_epoch, self.hparams["layers"], batch, pyramids, self.model)
+        loss: torch.Tensor = self.loss(expected, student_pyramid, teacher_is_normalised=True)
+        pyramids = (expected, student_pyramid)
+        self.finite_loss.check(loss, batch, pyramids, self)
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=batch.batch_size)
         return loss
 
@@ -339,11 +344,9 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         del args, kwargs
         images: Any = batch.image
         if self._is_fitting:
-            teacher_pyramid = self.feature_cache.teacher_pyramid(self.trainer, batch, self.model.teacher_pyramid)
+            expected = teacher_pyramid(batch, self.model.teacher_pyramid)
             student_pyramid = self.model.student_pyramid(images)
-            prediction = self.model.predict(
-                teacher_pyramid, student_pyramid, images.shape[-2:], teacher_is_normalised=True
-            )
+            prediction = self.model.predict(expected, student_pyramid, images.shape[-2:], teacher_is_normalised=True)
         else:
             prediction = self.model(images)
         predicted: STEP_OUTPUT = batch.update(**prediction._asdict())

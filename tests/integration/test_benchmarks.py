@@ -26,9 +26,12 @@ def test_the_training_benchmark_compares_its_contenders(write_category: Category
     report = json.loads((tmp_path / "results" / "training_same_as_test.json").read_text(encoding="utf-8"))
     results = report["runs"]["4 images of 80 x 80"]["results"]
     assert results.keys() == {"default", "plain"}
+    assert report["environment"]["gpu"] is None
     for result in results.values():
         assert len(result["seconds_per_epoch"]) == 2
         assert result["fit_seconds"] == pytest.approx(sum(result["seconds_per_epoch"]))
+        assert 0 < result["first_pass_seconds"] < result["seconds_per_epoch"][0]
+        assert result["busy"] > 0
     ratio = results["plain"]["fit_seconds"] / results["default"]["fit_seconds"]
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("| default")]
     assert row.split(" | ")[-1].removesuffix(" |") == f"{ratio:.2f}"
