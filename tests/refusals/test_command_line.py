@@ -57,6 +57,16 @@ VERBS = [
     (f"{INFER} --streams 0", "must be at least 1"),
     (f"{INFER} --streams x", "invalid int value"),
     (f"{INFER} --more", "unrecognized arguments: --m"),
+    (f"{INFER} --threshold high", "invalid float value"),
+    (f"{INFER} --threshold nan", "--threshold must be a finite number: got nan."),
+    (f"{INFER} --threshold 0.5 --normal-images images", "sets it from images: give one of them."),
+    (f"{INFER} --false-alarm-rate 0.1", "--false-alarm-rate needs images that are known to be good"),
+    # threshold
+    ("threshold", "the following arguments are required: model, --normal-images"),
+    ("threshold nothing.xml --normal-images images", "'nothing.xml', a file of the model, does not exist."),
+    ("threshold text.onnx --normal-images images", "Thresholds are written into an .xml file with its .bin file"),
+    ("threshold text.xml --normal-images images", "'text.xml' cannot be read as a model"),
+    ("threshold alone.xml --normal-images images", "'alone.bin', a file of the model, does not exist."),
     # time
     ("time", "the following arguments are required: --model"),
     ("time --model nothing.xml", "'nothing.xml', a file of the model, does not exist."),
