@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from . import files
+from .infer.regions import Region
 
 JSON_FILE, CSV_FILE, JOURNAL_FILE = "results.json", "results.csv", "results.partial.jsonl"
-COLUMNS = ("picture", "score", "is_anomalous", "heat_map", "overlay", "unreadable")
-"""Columns of the CSV file."""
+COLUMNS = ("picture", "score", "is_anomalous", "regions", "heat_map", "overlay", "unreadable")
+"""Columns of the CSV file; of regions it has the number."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Result:
         heat_map: Path of the heat map in the output folder.
         overlay: Path of the image with the heat map over it.
         unreadable: Why the image cannot be read.
+        width: Width of the image in pixels, turned as its orientation tag says.
+        height: Height of it.
+        regions: Connected regions above the pixel threshold.
     """
 
     picture: str
@@ -37,6 +41,9 @@ class Result:
     heat_map: str | None = None
     overlay: str | None = None
     unreadable: str | None = None
+    width: int | None = None
+    height: int | None = None
+    regions: tuple[Region, ...] = ()
 
 
 class Results:
@@ -146,7 +153,8 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _checked(record: dict[str, Any]) -> Result:
-    result = Result(**record)
+    regions = tuple(Region(**one) for one in record.get("regions", ()))
+    result = Result(**{**record, "regions": regions})
     for name in (result.heat_map, result.overlay):
         if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
             msg = f"'{name}' is not in the output folder."
@@ -159,7 +167,9 @@ def _as_csv(results: list[Result]) -> str:
     # Lines must end with \r\n: only then does csv quote carriage returns in names.
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({name: harmless(value) for name, value in asdict(result).items()} for result in results)
+    for result in results:
+        row = {**asdict(result), "regions": None if result.width is None else len(result.regions)}
+        writer.writerow({name: harmless(value) for name, value in row.items()})
     return text.getvalue()
 
 

@@ -212,3 +212,53 @@ def test_a_model_without_thresholds_gets_none_but_infer_takes_them(normal: Path,
         infer(model, images, tmp_path / "refused", "--fail-on-anomaly")
     _, record = infer(model, images, tmp_path / "found", "--threshold", 0.5)
     assert None not in labels(record)
+
+
+def assert_is_coco(record: dict[str, Any]) -> None:
+    """Assert what readers of COCO's object detection rely on."""
+    images = {one["id"]: one for one in record["images"]}
+    categories = {one["id"] for one in record["categories"]}
+    assert len(images) == len(record["images"])
+    assert len({one["id"] for one in record["annotations"]}) == len(record["annotations"])
+    for one in record["annotations"]:
+        image, (left, top, width, height) = images[one["image_id"]], one["bbox"]
+        assert one["category_id"] in categories
+        assert 0 <= left < left + width <= image["width"]
+        assert 0 <= top < top + height <= image["height"]
+        assert 0 < one["area"] <= width * height
+        assert one["iscrowd"] == 0
+        for polygon in one["segmentation"]:
+            assert len(polygon) >= 6
+            assert len(polygon) % 2 == 0
+            assert (min(polygon[::2]), max(polygon[::2])) == (left, left + width)
+            assert (min(polygon[1::2]), max(polygon[1::2])) == (top, top + height)
+
+
+def test_regions_are_written_to_json_csv_and_coco_and_drawn(exported: Path, images: Path, tmp_path: Path) -> None:
+    _, record = infer(exported, images, tmp_path)
+    coco = json.loads((tmp_path / "coco.json").read_text(encoding="utf-8"))
+    assert_is_coco(coco)
+    assert [one["file_name"] for one in coco["images"]] == [one["picture"] for one in record["results"]]
+    network = Network(exported)
+    number = 0
+    for one in record["results"]:
+        found = network.predict(network.prepare(read_image(images / one["picture"]))).anomaly_map
+        assert sum(region["area"] for region in one["regions"]) == (found > 0.5).sum()
+        if one["regions"]:
+            assert one["regions"][0]["peak"] == pytest.approx(found.max(), rel=1e-5)
+            overlay = read_image(tmp_path / one["overlay"])
+            assert (overlay == 255).all(axis=2).sum() >= 4
+        number += len(one["regions"])
+    assert len(coco["annotations"]) == number > 0
+    header, *rows = (tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()
+    column = header.split(",").index("regions")
+    assert [int(row.split(",")[column]) for row in rows] == [len(one["regions"]) for one in record["results"]]
+
+
+def test_small_regions_are_left_out(exported: Path, images: Path, tmp_path: Path) -> None:
+    areas = {}
+    for smallest in (0, 4000):
+        _, record = infer(exported, images, tmp_path / str(smallest), "--min-area", smallest)
+        areas[smallest] = [region["area"] for one in record["results"] for region in one["regions"]]
+    assert areas[4000] == [area for area in areas[0] if area >= 4000]
+    assert 0 < len(areas[4000]) < len(areas[0])

@@ -61,6 +61,7 @@ VERBS = [
     (f"{INFER} --threshold nan", "--threshold must be a finite number: got nan."),
     (f"{INFER} --threshold 0.5 --normal-images images", "sets it from images: give one of them."),
     (f"{INFER} --false-alarm-rate 0.1", "--false-alarm-rate needs images that are known to be good"),
+    (f"{INFER} --min-area -1", "--min-area must be a number of pixels: got -1.0."),
     # threshold
     ("threshold", "the following arguments are required: model, --normal-images"),
     ("threshold nothing.xml --normal-images images", "'nothing.xml', a file of the model, does not exist."),

@@ -10,6 +10,7 @@ from pathlib import Path
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.heat_map import as_8_bits, as_image, as_png, colour, heat_map_as_png, levels, overlay
 from anomalib_stfpm_deploy.image import UnreadableImageError, read_image
+from anomalib_stfpm_deploy.infer.regions import Region, draw_outlines, find_regions
 from anomalib_stfpm_deploy.network import Network
 from anomalib_stfpm_deploy.results import Result
 from anomalib_stfpm_deploy.thresholds import Thresholds, rescaling
@@ -31,6 +32,7 @@ class Job:
         full_size: Whether heat maps and overlays have the image's size.
         with_maps: Whether to write them.
         thresholds: Thresholds other than the model's own.
+        min_area: Smallest area of a region, in pixels of the image.
     """
 
     network: Network
@@ -38,6 +40,7 @@ class Job:
     full_size: bool
     with_maps: bool
     thresholds: Thresholds | None = None
+    min_area: float = 0
 
     @property
     def threads(self) -> int:
@@ -61,11 +64,20 @@ class Job:
         prediction = self.network.predict(pixels)
         if not math.isfinite(prediction.score):
             return Result(name, version, unreadable="the model's score of it is not a number: export the model again")
-        is_anomalous, anomaly_map = prediction.is_anomalous, prediction.anomaly_map
-        if self.thresholds is not None and self.thresholds.image is not None:
-            is_anomalous = prediction.score > self.thresholds.image
-        if self.thresholds is not None and self.thresholds.pixel is not None:
-            factor, summand = rescaling(self.network.thresholds.pixel or _MIDDLE, self.thresholds.pixel)
+        own = self.network.thresholds
+        thresholds = self.thresholds or own
+        is_anomalous, anomaly_map, size = (
+            prediction.is_anomalous,
+            prediction.anomaly_map,
+            (image.shape[0], image.shape[1]),
+        )
+        if thresholds is not own and thresholds.image is not None:
+            is_anomalous = prediction.score > thresholds.image
+        regions: list[Region] = []
+        if thresholds.pixel is not None:
+            regions = find_regions(anomaly_map, thresholds.pixel, size, self.min_area)
+        if thresholds is not own and thresholds.pixel is not None:
+            factor, summand = rescaling(own.pixel or _MIDDLE, thresholds.pixel)
             anomaly_map = anomaly_map * factor + summand
         heat_map_name = overlay_name = None
         if self.with_maps:
@@ -73,8 +85,19 @@ class Job:
             shown = as_8_bits(image) if self.full_size else as_image(pixels)
             found = levels(anomaly_map, (shown.shape[0], shown.shape[1]))
             files.write_bytes(self.folder / heat_map_name, heat_map_as_png(found), durable=False)
-            files.write_bytes(self.folder / overlay_name, as_png(overlay(shown, colour(found))), durable=False)
-        return Result(name, version, prediction.score, is_anomalous, heat_map_name, overlay_name)
+            outlined = draw_outlines(overlay(shown, colour(found)), regions, size)
+            files.write_bytes(self.folder / overlay_name, as_png(outlined), durable=False)
+        return Result(
+            name,
+            version,
+            prediction.score,
+            is_anomalous,
+            heat_map_name,
+            overlay_name,
+            width=size[1],
+            height=size[0],
+            regions=tuple(regions),
+        )
 
 
 def run(job: Job, images: list[tuple[str, Path, str]]) -> Iterator[Result]:

@@ -15,6 +15,7 @@ from anomalib_stfpm_deploy.network import F32, PRECISIONS, THROUGHPUT, Network, 
 from anomalib_stfpm_deploy.results import Results
 from anomalib_stfpm_deploy.thresholds import FALSE_ALARM_RATE, Thresholds
 
+from .coco import write_coco
 from .found import find_images, version_of
 from .job import Job, run
 from .normal_images import measure_thresholds
@@ -30,9 +31,9 @@ def parser() -> argparse.ArgumentParser:
     """Make the parser of the verb."""
     made = Parser(
         prog="anomalib-stfpm infer",
-        description="Find defects in images with an exported model. Writes scores to results.csv and results.json, and "
-        "heat maps and overlays as PNG. After an interruption, the same command resumes. The exit code is the number "
-        f"of images that could not be read, at most {LARGEST_COUNT}.",
+        description="Find defects in images with an exported model. Writes scores and regions to results.csv, "
+        "results.json and coco.json, and heat maps and overlays as PNG. After an interruption, the same command "
+        f"resumes. The exit code is the number of images that could not be read, at most {LARGEST_COUNT}.",
     )
     made.add_argument("--model", type=Path, required=True, help=".xml or .onnx file of the exported model")
     made.add_argument("--input", type=Path, nargs="+", required=True, help="images, and folders with images")
@@ -43,6 +44,12 @@ def parser() -> argparse.ArgumentParser:
         "--full-size", action="store_true", help="heat maps and overlays of the image's size, not of the model's input"
     )
     made.add_argument("--no-pictures", action="store_true", help="scores only, no heat maps and overlays")
+    made.add_argument(
+        "--min-area",
+        type=float,
+        default=0,
+        help="leave out regions of fewer pixels of the image",
+    )
     made.add_argument("--threshold", type=float, help="image score above which an image is anomalous")
     made.add_argument(
         "--normal-images", type=Path, nargs="+", help="images known to be good, to set the thresholds from"
@@ -78,6 +85,7 @@ def main(arguments: Sequence[str]) -> int:
         "full_size": given.full_size,
         "pictures": not given.no_pictures,
         "thresholds": asdict(thresholds),
+        "min_area": given.min_area,
     }
     job = Job(
         network,
@@ -85,6 +93,7 @@ def main(arguments: Sequence[str]) -> int:
         full_size=given.full_size,
         with_maps=not given.no_pictures,
         thresholds=None if has_own else thresholds,
+        min_area=given.min_area,
     )
     with files.lock_folder(given.output):
         return _infer(job, images, Results(given.output, made_with), fail_on_anomaly=given.fail_on_anomaly)
@@ -96,6 +105,9 @@ def _check(given: argparse.Namespace) -> None:
         raise ValueError(msg)
     if given.threshold is not None and not math.isfinite(given.threshold):
         msg = f"--threshold must be a finite number: got {given.threshold}."
+        raise ValueError(msg)
+    if not 0 <= given.min_area < math.inf:
+        msg = f"--min-area must be a number of pixels: got {given.min_area}."
         raise ValueError(msg)
     if given.false_alarm_rate is not None and given.normal_images is None:
         msg = "--false-alarm-rate needs images that are known to be good: give --normal-images."
@@ -125,6 +137,7 @@ def _infer(job: Job, images: dict[str, Path], results: Results, *, fail_on_anoma
         print("\nInterrupted: the same command resumes.")
         return INTERRUPTED
     finished = results.finish(list(images))
+    write_coco(job.folder, finished)
     unreadable = [result for result in finished if result.unreadable is not None]
     anomalous = sum(bool(result.is_anomalous) for result in finished)
     for result in unreadable:
