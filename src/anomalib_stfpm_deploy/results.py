@@ -28,6 +28,7 @@ class Result:
         is_anomalous: Whether the score is above the threshold; ``None`` if the model has no threshold.
         heat_map: Path of the heat map in the output folder.
         overlay: Path of the image with the heat map over it.
+        thumbnail: Path of the small picture for the gallery.
         unreadable: Why the image cannot be read.
         width: Width of the image in pixels, turned as its orientation tag says.
         height: Height of it.
@@ -40,10 +41,16 @@ class Result:
     is_anomalous: bool | None = None
     heat_map: str | None = None
     overlay: str | None = None
+    thumbnail: str | None = None
     unreadable: str | None = None
     width: int | None = None
     height: int | None = None
     regions: tuple[Region, ...] = ()
+
+    @property
+    def pictures(self) -> list[str]:
+        """Paths of what was drawn for the image, in the output folder."""
+        return [name for name in (self.heat_map, self.overlay, self.thumbnail) if name is not None]
 
 
 class Results:
@@ -88,7 +95,7 @@ class Results:
         result = self._results.get(image)
         if result is None or result.version != version or result.unreadable is not None:
             return False
-        written = [self._folder / name for name in (result.heat_map, result.overlay) if name is not None]
+        written = [self._folder / name for name in result.pictures]
         return all(path.is_file() and path.stat().st_size > 0 for path in written)
 
     def add(self, result: Result) -> None:
@@ -155,8 +162,8 @@ def _reading(path: Path) -> Iterator[None]:
 def _checked(record: dict[str, Any]) -> Result:
     regions = tuple(Region(**one) for one in record.get("regions", ()))
     result = Result(**{**record, "regions": regions})
-    for name in (result.heat_map, result.overlay):
-        if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
+    for name in result.pictures:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
             msg = f"'{name}' is not in the output folder."
             raise ValueError(msg)
     return result

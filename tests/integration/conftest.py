@@ -1,6 +1,7 @@
 """What the integration tests share."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,3 +109,17 @@ def written(folder: Path) -> list[Path]:
     for seed, path in enumerate(paths):
         write_image(path, seed, defect=seed == 1)
     return paths
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as started:
+        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        browser = started.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()

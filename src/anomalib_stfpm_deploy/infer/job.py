@@ -1,15 +1,21 @@
-"""What is done with each image: it is scored, and its heat map and overlay are written."""
+"""What is done with each image: it is scored, and its heat map, overlay and thumbnail are written."""
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.heat_map import as_8_bits, as_image, as_png, colour, heat_map_as_png, levels, overlay
-from anomalib_stfpm_deploy.image import UnreadableImageError, read_image
+from anomalib_stfpm_deploy.image import ImageArray, UnreadableImageError, read_image
+from anomalib_stfpm_deploy.infer.gallery import THUMBNAILS, thumbnail
 from anomalib_stfpm_deploy.infer.regions import Region, draw_outlines, find_regions
 from anomalib_stfpm_deploy.network import Network
 from anomalib_stfpm_deploy.results import Result
@@ -24,14 +30,14 @@ _MIDDLE = 0.5  # of the colours, where the pixel threshold is
 
 @dataclass(frozen=True)
 class Job:
-    """Score an image and write its heat map and overlay. Threads may share it.
+    """Score an image and draw what was found. Threads may share it.
 
     Args:
-        network: The model. It must not clamp if thresholds are given.
+        network: The model. It must not clamp if the thresholds are not its own.
         folder: The output folder.
         full_size: Whether heat maps and overlays have the image's size.
-        with_maps: Whether to write them.
-        thresholds: Thresholds other than the model's own.
+        with_maps: Whether to write them, and thumbnails.
+        thresholds: What to compare scores and maps with.
         min_area: Smallest area of a region, in pixels of the image.
     """
 
@@ -39,7 +45,7 @@ class Job:
     folder: Path
     full_size: bool
     with_maps: bool
-    thresholds: Thresholds | None = None
+    thresholds: Thresholds
     min_area: float = 0
 
     @property
@@ -64,40 +70,47 @@ class Job:
         prediction = self.network.predict(pixels)
         if not math.isfinite(prediction.score):
             return Result(name, version, unreadable="the model's score of it is not a number: export the model again")
-        own = self.network.thresholds
-        thresholds = self.thresholds or own
-        is_anomalous, anomaly_map, size = (
-            prediction.is_anomalous,
-            prediction.anomaly_map,
-            (image.shape[0], image.shape[1]),
-        )
-        if thresholds is not own and thresholds.image is not None:
-            is_anomalous = prediction.score > thresholds.image
+        is_anomalous = prediction.is_anomalous
+        if self._has_other_thresholds and self.thresholds.image is not None:
+            is_anomalous = prediction.score > self.thresholds.image
+        height, width = image.shape[:2]
         regions: list[Region] = []
-        if thresholds.pixel is not None:
-            regions = find_regions(anomaly_map, thresholds.pixel, size, self.min_area)
-        if thresholds is not own and thresholds.pixel is not None:
-            factor, summand = rescaling(own.pixel or _MIDDLE, thresholds.pixel)
-            anomaly_map = anomaly_map * factor + summand
-        heat_map_name = overlay_name = None
+        if self.thresholds.pixel is not None:
+            regions = find_regions(prediction.anomaly_map, self.thresholds.pixel, (height, width), self.min_area)
+        drawn: tuple[str | None, str | None, str | None] = (None, None, None)
         if self.with_maps:
-            heat_map_name, overlay_name = (f"{folder}/{name}.png" for folder in (HEAT_MAPS, OVERLAYS))
             shown = as_8_bits(image) if self.full_size else as_image(pixels)
-            found = levels(anomaly_map, (shown.shape[0], shown.shape[1]))
-            files.write_bytes(self.folder / heat_map_name, heat_map_as_png(found), durable=False)
-            outlined = draw_outlines(overlay(shown, colour(found)), regions, size)
-            files.write_bytes(self.folder / overlay_name, as_png(outlined), durable=False)
-        return Result(
-            name,
-            version,
-            prediction.score,
-            is_anomalous,
-            heat_map_name,
-            overlay_name,
-            width=size[1],
-            height=size[0],
-            regions=tuple(regions),
-        )
+            outlined = partial(draw_outlines, regions=regions, size=(height, width))
+            drawn = self._draw(name, shown, self._in_the_middle(prediction.anomaly_map), outlined)
+        read: dict[str, Any] = {"width": width, "height": height, "regions": tuple(regions)}
+        return Result(name, version, prediction.score, is_anomalous, *drawn, **read)
+
+    @property
+    def _has_other_thresholds(self) -> bool:
+        return self.thresholds != self.network.thresholds
+
+    def _in_the_middle(self, anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Move the values of a map so that the pixel threshold is in the middle of the colours."""
+        if not self._has_other_thresholds or self.thresholds.pixel is None:
+            return anomaly_map  # it is there
+        factor, summand = rescaling(self.network.thresholds.pixel or _MIDDLE, self.thresholds.pixel)
+        moved: npt.NDArray[np.float32] = anomaly_map * np.float32(factor) + np.float32(summand)
+        return moved
+
+    def _draw(
+        self,
+        name: str,
+        shown: ImageArray,
+        anomaly_map: npt.NDArray[np.float32],
+        outlined: Callable[[ImageArray], ImageArray],
+    ) -> tuple[str, str, str]:
+        """Write heat map, overlay and thumbnail; return their paths in the output folder."""
+        found = levels(anomaly_map, (shown.shape[0], shown.shape[1]))
+        drawn = outlined(overlay(shown, colour(found)))
+        paths = f"{HEAT_MAPS}/{name}.png", f"{OVERLAYS}/{name}.png", f"{THUMBNAILS}/{name}.jpg"
+        for path, encoded in zip(paths, (heat_map_as_png(found), as_png(drawn), thumbnail(shown, drawn)), strict=True):
+            files.write_bytes(self.folder / path, encoded, durable=False)
+        return paths
 
 
 def run(job: Job, images: list[tuple[str, Path, str]]) -> Iterator[Result]:

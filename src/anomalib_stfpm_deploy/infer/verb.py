@@ -17,6 +17,7 @@ from anomalib_stfpm_deploy.thresholds import FALSE_ALARM_RATE, Thresholds
 
 from .coco import write_coco
 from .found import find_images, version_of
+from .gallery import write_gallery
 from .job import Job, run
 from .normal_images import measure_thresholds
 
@@ -32,8 +33,9 @@ def parser() -> argparse.ArgumentParser:
     made = Parser(
         prog="anomalib-stfpm infer",
         description="Find defects in images with an exported model. Writes scores and regions to results.csv, "
-        "results.json and coco.json, and heat maps and overlays as PNG. After an interruption, the same command "
-        f"resumes. The exit code is the number of images that could not be read, at most {LARGEST_COUNT}.",
+        "results.json and coco.json, heat maps and overlays as PNG, and gallery.html to look at. After an "
+        "interruption, the same command resumes. The exit code is the number of images that could not be read, at most "
+        f"{LARGEST_COUNT}.",
     )
     made.add_argument("--model", type=Path, required=True, help=".xml or .onnx file of the exported model")
     made.add_argument("--input", type=Path, nargs="+", required=True, help="images, and folders with images")
@@ -43,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--full-size", action="store_true", help="heat maps and overlays of the image's size, not of the model's input"
     )
-    made.add_argument("--no-pictures", action="store_true", help="scores only, no heat maps and overlays")
+    made.add_argument("--no-pictures", action="store_true", help="no heat maps, overlays and gallery")
     made.add_argument(
         "--min-area",
         type=float,
@@ -92,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         given.output,
         full_size=given.full_size,
         with_maps=not given.no_pictures,
-        thresholds=None if has_own else thresholds,
+        thresholds=thresholds,
         min_area=given.min_area,
     )
     with files.lock_folder(given.output):
@@ -138,6 +140,8 @@ def _infer(job: Job, images: dict[str, Path], results: Results, *, fail_on_anoma
         return INTERRUPTED
     finished = results.finish(list(images))
     write_coco(job.folder, finished)
+    if job.with_maps:
+        write_gallery(job.folder, finished, job.thresholds)
     unreadable = [result for result in finished if result.unreadable is not None]
     anomalous = sum(bool(result.is_anomalous) for result in finished)
     for result in unreadable:
