@@ -62,6 +62,13 @@ VERBS = [
     (f"{INFER} --threshold 0.5 --normal-images images", "sets it from images: give one of them."),
     (f"{INFER} --false-alarm-rate 0.1", "--false-alarm-rate needs images that are known to be good"),
     (f"{INFER} --min-area -1", "--min-area must be a number of pixels: got -1.0."),
+    (f"{INFER} --watch --fail-on-anomaly", "--watch ends with no verdict over all images: leave out --fail"),
+    (
+        "infer --model text.xml --input nowhere --output out --watch",
+        "takes one folder that exists: got nowhere.",
+    ),
+    ("infer --model text.xml --input images empty --output out --watch", "one folder that exists: got images, empty."),
+    ("infer --model text.xml --input images --output images/out --watch", "'images/out' is in the folder to watch, wh"),
     # threshold
     ("threshold", "the following arguments are required: model, --normal-images"),
     ("threshold nothing.xml --normal-images images", "'nothing.xml', a file of the model, does not exist."),

@@ -27,11 +27,11 @@ def find_images(inputs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
             raise FileNotFoundError(msg)
         found = [given] if given.is_file() else sorted(_images_below(given))
         for path in found:
-            name = path.relative_to(given if given.is_dir() else given.parent)
-            number, unique = 1, _as_text(name)
+            folder = given if given.is_dir() else given.parent
+            number, unique = 1, name_of(path, folder)
             while unique in names:
                 number += 1
-                unique = _as_text(name.with_name(f"{name.stem}_{number}{name.suffix}"))
+                unique = name_of(path.with_name(f"{path.stem}_{number}{path.suffix}"), folder)
             names.add(unique)
             yield unique, path
     if not names:
@@ -39,9 +39,9 @@ def find_images(inputs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
         raise FileNotFoundError(msg)
 
 
-def _as_text(name: Path) -> str:
-    """Make a name valid UTF-8. On Linux, file names may be any bytes."""
-    return name.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
+def name_of(path: Path, folder: Path) -> str:
+    """Return the path below a folder as valid UTF-8. On Linux, file names may be any bytes."""
+    return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _images_below(folder: Path) -> Iterator[Path]:

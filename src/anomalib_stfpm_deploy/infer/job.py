@@ -36,9 +36,10 @@ class Job:
         network: The model. It must not clamp if the thresholds are not its own.
         folder: The output folder.
         full_size: Whether heat maps and overlays have the image's size.
-        with_maps: Whether to write them, and thumbnails.
+        with_maps: Whether to write them.
         thresholds: What to compare scores and maps with.
         min_area: Smallest area of a region, in pixels of the image.
+        with_thumbnails: Whether to write thumbnails with the maps.
     """
 
     network: Network
@@ -47,6 +48,7 @@ class Job:
     with_maps: bool
     thresholds: Thresholds
     min_area: float = 0
+    with_thumbnails: bool = True
 
     @property
     def threads(self) -> int:
@@ -77,13 +79,12 @@ class Job:
         regions: list[Region] = []
         if self.thresholds.pixel is not None:
             regions = find_regions(prediction.anomaly_map, self.thresholds.pixel, (height, width), self.min_area)
-        drawn: tuple[str | None, str | None, str | None] = (None, None, None)
+        found: dict[str, Any] = {"width": width, "height": height, "regions": tuple(regions)}
         if self.with_maps:
             shown = as_8_bits(image) if self.full_size else as_image(pixels)
             outlined = partial(draw_outlines, regions=regions, size=(height, width))
-            drawn = self._draw(name, shown, self._in_the_middle(prediction.anomaly_map), outlined)
-        read: dict[str, Any] = {"width": width, "height": height, "regions": tuple(regions)}
-        return Result(name, version, prediction.score, is_anomalous, *drawn, **read)
+            found |= self._draw(name, shown, self._in_the_middle(prediction.anomaly_map), outlined)
+        return Result(name, version, prediction.score, is_anomalous, **found)
 
     @property
     def _has_other_thresholds(self) -> bool:
@@ -103,12 +104,16 @@ class Job:
         shown: ImageArray,
         anomaly_map: npt.NDArray[np.float32],
         outlined: Callable[[ImageArray], ImageArray],
-    ) -> tuple[str, str, str]:
-        """Write heat map, overlay and thumbnail; return their paths in the output folder."""
+    ) -> dict[str, str]:
+        """Write heat map, overlay and thumbnail; return their paths by field of the result."""
         found = levels(anomaly_map, (shown.shape[0], shown.shape[1]))
         drawn = outlined(overlay(shown, colour(found)))
-        paths = f"{HEAT_MAPS}/{name}.png", f"{OVERLAYS}/{name}.png", f"{THUMBNAILS}/{name}.jpg"
-        for path, encoded in zip(paths, (heat_map_as_png(found), as_png(drawn), thumbnail(shown, drawn)), strict=True):
+        paths = {"heat_map": f"{HEAT_MAPS}/{name}.png", "overlay": f"{OVERLAYS}/{name}.png"}
+        pictures = [heat_map_as_png(found), as_png(drawn)]
+        if self.with_thumbnails:
+            paths["thumbnail"] = f"{THUMBNAILS}/{name}.jpg"
+            pictures.append(thumbnail(shown, drawn))
+        for path, encoded in zip(paths.values(), pictures, strict=True):
             files.write_bytes(self.folder / path, encoded, durable=False)
         return paths
 

@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .found import find_images, version_of
 from .gallery import write_gallery
 from .job import Job, run
 from .normal_images import measure_thresholds
+from .watch import Seen, watch
 
 LARGEST_COUNT = 100
 """Largest number of unreadable images that the exit code tells."""
@@ -61,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help=f"share of normal images above the threshold, with --normal-images; {FALSE_ALARM_RATE} unless given",
     )
+    made.add_argument(
+        "--watch",
+        action="store_true",
+        help="score images as they arrive in the input folder, with a line of JSON for each, until Ctrl-C or SIGTERM",
+    )
     made.add_argument("--fail-on-anomaly", action="store_true", help=f"exit with {ANOMALOUS} if any image is anomalous")
     return made
 
@@ -74,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     """
     given = parser().parse_args(arguments)
     _check(given)
-    images = dict(find_images(given.input))
+    images = {} if given.watch else dict(find_images(given.input))
     has_own = given.threshold is None and given.normal_images is None
     network = Network(given.model, given.precision, THROUGHPUT, given.streams, clamp=has_own)
     thresholds = _thresholds(given, network)
@@ -96,8 +103,13 @@ def main(arguments: Sequence[str]) -> int:
         with_maps=not given.no_pictures,
         thresholds=thresholds,
         min_area=given.min_area,
+        with_thumbnails=not given.watch,
     )
     with files.lock_folder(given.output):
+        if given.watch:
+            with closing(Seen(given.output, made_with)) as seen:
+                watch(job, job.threads, job.queued, given.input[0], seen)
+            return 0
         return _infer(job, images, Results(given.output, made_with), fail_on_anomaly=given.fail_on_anomaly)
 
 
@@ -111,8 +123,22 @@ def _check(given: argparse.Namespace) -> None:
     if not 0 <= given.min_area < math.inf:
         msg = f"--min-area must be a number of pixels: got {given.min_area}."
         raise ValueError(msg)
+    if given.watch:
+        _check_watch(given)
     if given.false_alarm_rate is not None and given.normal_images is None:
         msg = "--false-alarm-rate needs images that are known to be good: give --normal-images."
+        raise ValueError(msg)
+
+
+def _check_watch(given: argparse.Namespace) -> None:
+    if len(given.input) != 1 or not given.input[0].is_dir():
+        msg = f"--watch takes one folder that exists: got {', '.join(map(str, given.input))}."
+        raise ValueError(msg)
+    if given.output.resolve().is_relative_to(given.input[0].resolve()):
+        msg = f"'{given.output}' is in the folder to watch, where its heat maps would be scored: give another output."
+        raise ValueError(msg)
+    if given.fail_on_anomaly:
+        msg = "--watch ends with no verdict over all images: leave out --fail-on-anomaly, and read the lines."
         raise ValueError(msg)
 
 
@@ -123,7 +149,10 @@ def _thresholds(given: argparse.Namespace, network: Network) -> Thresholds:
         return network.thresholds
     rate = FALSE_ALARM_RATE if given.false_alarm_rate is None else given.false_alarm_rate
     thresholds, number = measure_thresholds(network, given.normal_images, rate)
-    print(f"Thresholds from {number} normal images: {thresholds.image:.6g} of scores, {thresholds.pixel:.6g} of pixels")
+    said = (
+        f"Thresholds from {number} normal images: {thresholds.image:.6g} of scores, {thresholds.pixel:.6g} of pixels."
+    )
+    print(said, file=sys.stderr if given.watch else sys.stdout)
     return thresholds
 
 
