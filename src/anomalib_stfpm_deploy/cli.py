@@ -10,6 +10,7 @@ from .quiet import hide_known_messages
 
 VERBS = {
     "infer": "anomalib_stfpm_deploy.infer.verb",
+    "model-repository": "anomalib_stfpm_deploy.exported_model.model_repository",
     "threshold": "anomalib_stfpm_deploy.exported_model.threshold",
     "time": "anomalib_stfpm_deploy.timing",
 }

@@ -16,6 +16,7 @@ from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import random_weights, write_image
 
 HEARS_CONTROL_C: dict[str, Any] = (
@@ -101,6 +102,14 @@ def exported(model: Stfpm, tmp_path_factory: pytest.TempPathFactory) -> Path:
         images = [read_image(path, as_tensor=True).unsqueeze(0) for path in paths]
         validate(model, [*images, torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64)])  # for a range that is wide
     return model.to_openvino(tmp_path_factory.mktemp("exported"))
+
+
+def tiny_category(root: Path) -> MVTecLayout:
+    """A datamodule of normal images, enough to quantize a model with."""
+    for index in range(4):
+        write_image(root / "part" / "train" / "good" / f"{index}.png", index)
+        write_image(root / "part" / "test" / "good" / f"{index}.png", 10 + index)
+    return MVTecLayout(root, "part", num_workers=0)
 
 
 def written(folder: Path) -> list[Path]:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import openvino
 import pytest
+from anomalib.post_processing import PostProcessor
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.components.post_processor import RawThresholds
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.exported_model import threshold
 from anomalib_stfpm_deploy.image import read_image
@@ -19,7 +21,7 @@ from anomalib_stfpm_deploy.network import Network
 from anomalib_stfpm_deploy.thresholds import Thresholds, threshold_of
 from tests.conftest import write_image
 
-from .conftest import trained_for_a_step, written
+from .conftest import tiny_category, trained_for_a_step, written
 
 pytestmark = pytest.mark.integration
 
@@ -96,22 +98,23 @@ def test_a_normal_image_that_cannot_be_read_is_refused(exported: Path, images: P
         infer(exported, images, tmp_path / "output", "--normal-images", tmp_path / "normal")
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16", "raw", "anomalib's"])
+@pytest.fixture(
+    scope="module",
+    params=["fp32", "raw", *(pytest.param(one, marks=pytest.mark.slow) for one in ("fp16", "int8_ptq", "anomalib's"))],
+)
 def kind_of_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, exported: Path) -> Path:
     """Exported models whose graphs differ in what is around the thresholds. Nothing may change them."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "fp32":
         return exported
-    if request.param == "fp16":
-        return trained_for_a_step("resnet18", visualizer=False).to_openvino(folder, compression_type="fp16")
+    if request.param in ("fp16", "int8_ptq"):
+        stfpm = trained_for_a_step("resnet18", visualizer=False)
+        data = tiny_category(folder / "images")
+        return stfpm.to_openvino(folder, compression_type=request.param, datamodule=data)
     return _with_other_post_processor(request.param, folder)
 
 
 def _with_other_post_processor(kind: str, folder: Path) -> Path:
-    from anomalib.post_processing import PostProcessor
-
-    from anomalib_stfpm.components.post_processor import RawThresholds
-
     processor = RawThresholds(enable_normalization=False) if kind == "raw" else PostProcessor()
     return trained_for_a_step("resnet18", visualizer=False, post_processor=processor).to_openvino(folder)
 
@@ -198,8 +201,6 @@ def test_a_model_in_use_is_not_changed(exported: Path, normal: Path, tmp_path: P
 
 
 def test_a_model_without_thresholds_gets_none_but_infer_takes_them(normal: Path, images: Path, tmp_path: Path) -> None:
-    from anomalib.post_processing import PostProcessor
-
     stfpm: Stfpm = trained_for_a_step(
         "resnet18", visualizer=False, post_processor=PostProcessor(enable_thresholding=False)
     )

@@ -75,6 +75,11 @@ VERBS = [
     ("threshold text.onnx --normal-images images", "Thresholds are written into an .xml file with its .bin file"),
     ("threshold text.xml --normal-images images", "'text.xml' cannot be read as a model"),
     ("threshold alone.xml --normal-images images", "'alone.bin', a file of the model, does not exist."),
+    # model-repository
+    ("model-repository", "the following arguments are required: model, --name, --output"),
+    ("model-repository text.xml --name part --output out", "'text.xml' cannot be read as a model"),
+    ("model-repository nothing.xml --name part --output out", "'nothing.xml', a file of the model, does not exist."),
+    ("model-repository text.xml --name ../part --output out", "--name must be of letters, digits, '_', '.' and '-'"),
     # time
     ("time", "the following arguments are required: --model"),
     ("time --model nothing.xml", "'nothing.xml', a file of the model, does not exist."),

@@ -40,8 +40,13 @@ def find_images(inputs: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def name_of(path: Path, folder: Path) -> str:
-    """Return the path below a folder as valid UTF-8. On Linux, file names may be any bytes."""
-    return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
+    """Return what an image in a folder is called: its path below it, as valid UTF-8."""
+    return as_name(str(path.relative_to(folder)))
+
+
+def as_name(below: str) -> str:
+    """Turn a path below a folder into a name of valid UTF-8. On Linux, file names may be any bytes."""
+    return below.replace(os.sep, "/").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
@@ -55,7 +60,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
         yield from (path for path in found if not is_leftover(path.relative_to(folder)))
 
 
-def version_of(path: Path) -> str:
+def version_of(path: Path | os.DirEntry[str]) -> str:
     """Return size and modification time of a file, which change with its content."""
     try:
         status = path.stat()

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any
 
 from anomalib_stfpm_deploy.image import SUFFIXES, is_leftover
-from anomalib_stfpm_deploy.infer.found import name_of, version_of
+from anomalib_stfpm_deploy.infer.found import as_name, version_of
 from anomalib_stfpm_deploy.results import Result
 
 SEEN_FILE = "watched.sqlite"
@@ -154,13 +154,14 @@ class Watch:
     def _look(self) -> None:
         """Find images that have not been scored, as many as may wait."""
         now, arriving = time.monotonic(), {}
-        for path in _images_below(self._folder):
-            name, version = name_of(path, self._folder), version_of(path)
+        start = len(os.path.join(self._folder, ""))  # a Path has no separator at its end
+        for entry in _images_below(str(self._folder)):
+            name, version = as_name(entry.path[start:]), version_of(entry)
             if self._seen.knows(name, version):
                 continue
             before = self._arriving.get(name)
             if before is None or before.version != version:
-                before = _Arriving(path, version, now, now + _UNCHANGED_SECONDS)
+                before = _Arriving(Path(entry.path), version, now, now + _UNCHANGED_SECONDS)
             arriving[name] = before
             if len(arriving) >= _MOST_WAITING:
                 break
@@ -192,7 +193,7 @@ class Watch:
             del self._arriving[name]
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _images_below(folder: str) -> Iterator[os.DirEntry[str]]:
     """Find images one by one, without a list of all names. Folders may vanish meanwhile, but not the one watched."""
     waiting = [folder]
     while waiting:
@@ -200,15 +201,14 @@ def _images_below(folder: Path) -> Iterator[Path]:
         try:
             with os.scandir(inside) as entries:
                 for entry in entries:
-                    path = Path(entry.path)
-                    if is_leftover(Path(entry.name)):
+                    if is_leftover(PurePath(entry.name)):
                         continue
                     if entry.is_dir(follow_symlinks=False):
-                        waiting.append(path)
-                    elif path.suffix.lower() in SUFFIXES:
-                        yield path
+                        waiting.append(entry.path)
+                    elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:  # many, so strings
+                        yield entry
         except OSError as error:
-            if inside != folder and not inside.exists():
+            if inside != folder and not Path(inside).exists():
                 continue
             msg = f"The folder '{inside}' cannot be read ({error.strerror}): its images would be left out."
             raise OSError(msg) from error
