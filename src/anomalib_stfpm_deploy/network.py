@@ -101,7 +101,7 @@ class Network:
         self.input_size = (height.get_length(), width.get_length()) if is_fixed else None
         self.is_quantized = any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
         self._outputs = [name for output in model.outputs for name in output.get_names()]
-        self.compiled = _core().compile_model(model, DEVICE, settings)
+        self.compiled = core().compile_model(model, DEVICE, settings)
         # OpenVINO creates its table of types at the first use. Two threads that do so at once deadlock.
         openvino.Type.f32.to_dtype()
         self._of_this_thread = threading.local()
@@ -159,7 +159,7 @@ def precisions_of_this_machine() -> list[str]:
         >>> "f32" in precisions_of_this_machine()
         True
     """
-    has_bf16 = "BF16" in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    has_bf16 = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return [F32, BF16] if has_bf16 else [F32]
 
 
@@ -175,7 +175,13 @@ def model_files(path: Path) -> list[Path]:
 
 
 @cache
-def _core() -> openvino.Core:
+def core() -> openvino.Core:
+    """Return the one core of this process.
+
+    Example:
+        >>> DEVICE in core().available_devices
+        True
+    """
     # A single one for the whole process. Each core installs a signal stack, and restores the previous core's when it
     # is deleted. If that core was deleted before, the next Ctrl-C crashes Python.
     return openvino.Core()
@@ -202,7 +208,7 @@ def read_model(path: Path) -> openvino.Model:
             msg = f"'{part}', a file of the model, does not exist."
             raise FileNotFoundError(msg)
     try:
-        model: openvino.Model = _core().read_model(path)
+        model: openvino.Model = core().read_model(path)
     except RuntimeError as error:
         weights = f"{path.name}.data"
         if path.suffix == ".onnx" and weights.encode() in path.read_bytes():

@@ -16,7 +16,7 @@ from openvino.preprocess import PrePostProcessor, ResizeAlgorithm
 
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.cli import Parser
-from anomalib_stfpm_deploy.network import DEVICE, F32, Network, read_model
+from anomalib_stfpm_deploy.network import DEVICE, F32, Network, core, read_model
 
 INPUT = "image"
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map")
@@ -154,7 +154,7 @@ def _new_version(folder: Path) -> Iterator[Path]:
 
 def _check(written: Path, model: Path) -> None:
     """Load what was written as a server does, and compare it with the exported model on noise."""
-    served = openvino.Core().compile_model(openvino.Core().read_model(written), DEVICE, _SETTINGS)
+    served = core().compile_model(core().read_model(written), DEVICE, _SETTINGS)
     noise = np.random.default_rng(0).integers(0, 256, (*_NOISE_SIZE, 3), dtype=np.uint8)
     network = Network(model)
     expected = network.predict(network.prepare(noise))
