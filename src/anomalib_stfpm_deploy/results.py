@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -101,21 +101,22 @@ class Results:
     def add(self, result: Result) -> None:
         """Write a result to the journal."""
         self._results[result.picture] = result
-        self._write_line(asdict(result))
+        self._write_line(vars(result))
 
     def finish(self, images: list[str]) -> list[Result]:
         """Write the results of the images as JSON and CSV in this order, remove the journal, and return them."""
         self._journal.close()
         results = [self._results[image] for image in images]
-        record = {"made_with": self._made_with, "results": [asdict(result) for result in results]}
-        files.write_text(self._folder / JSON_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        lines = ",\n".join(_as_json(vars(result)) for result in results)
+        text = f'{{"made_with": {_as_json(self._made_with)},\n"results": [\n{lines}\n]}}\n'
+        files.write_text(self._folder / JSON_FILE, text)
         files.write_text(self._folder / CSV_FILE, _as_csv(results))
         (self._folder / JOURNAL_FILE).unlink()
         return results
 
     def _write_line(self, record: dict[str, Any]) -> None:
         with files.path_in_errors(self._folder / JOURNAL_FILE):
-            self._journal.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._journal.write(_as_json(record) + "\n")
             self._journal.flush()
 
     def _read_json(self) -> None:
@@ -150,6 +151,11 @@ class Results:
         self._results |= {result.picture: result for result in results}
 
 
+def _as_json(record: dict[str, Any]) -> str:
+    """Write a record as a line of JSON; of dataclasses in it, the fields."""
+    return json.dumps(record, ensure_ascii=False, default=vars)
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
@@ -175,7 +181,7 @@ def _as_csv(results: list[Result]) -> str:
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
     writer.writeheader()
     for result in results:
-        row = {**asdict(result), "regions": None if result.width is None else len(result.regions)}
+        row = {**vars(result), "regions": None if result.width is None else len(result.regions)}
         writer.writerow({name: harmless(value) for name, value in row.items()})
     return text.getvalue()
 

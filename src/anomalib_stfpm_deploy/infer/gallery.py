@@ -17,7 +17,7 @@ from anomalib_stfpm_deploy.thresholds import Thresholds
 GALLERY_FILE, THUMBNAILS = "gallery.html", "thumbnails"
 
 _PER_PAGE = 60
-_SIDE = 224  # pixels, of an image in a thumbnail
+_SIDE = 256  # most pixels of an image in a thumbnail; the usual input needs no resizing
 _JPEG_SETTINGS = [cv2.IMWRITE_JPEG_QUALITY, 80]
 _TEMPLATE = "gallery.html"
 
@@ -34,10 +34,12 @@ def thumbnail(image: ImageArray, overlay: ImageArray) -> bytes:
         b'\xff\xd8'
     """
     height, width = image.shape[:2]
-    scale = min(1.0, _SIDE / max(height, width))
-    size = max(1, round(scale * width)), max(1, round(scale * height))
-    small = [cv2.resize(one, size, interpolation=cv2.INTER_AREA) for one in (image, overlay)]
-    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(np.hstack(small), cv2.COLOR_RGB2BGR), _JPEG_SETTINGS)
+    both: Any = np.hstack([image, overlay])
+    scale = _SIDE / max(height, width)
+    if scale < 1:
+        size = 2 * max(1, round(scale * width)), max(1, round(scale * height))
+        both = cv2.resize(both, size, interpolation=cv2.INTER_AREA)
+    _, encoded = cv2.imencode(".jpg", cv2.cvtColor(both, cv2.COLOR_RGB2BGR), _JPEG_SETTINGS)
     return encoded.tobytes()
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import FrameType
 from typing import Any
@@ -223,9 +223,9 @@ def watch(score: Score, threads: int, queued: int, folder: Path, seen: Seen) -> 
     print(f"Watching '{folder}': Ctrl-C stops.", file=sys.stderr, flush=True)
     with _stopped_by_signals() as stop:
         for result in Watch(score, threads, queued, folder, seen).results(stop):
-            line = {name: value for name, value in asdict(result).items() if name != "version"}
+            line = {name: value for name, value in vars(result).items() if name != "version"}
             try:
-                print(json.dumps(line), flush=True)
+                print(json.dumps(line, default=vars), flush=True)
             except BrokenPipeError as error:
                 sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # Python flushes it at the end
                 msg = "Nobody reads the results any more: the program after the pipe has ended."
