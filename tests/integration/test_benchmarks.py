@@ -78,6 +78,12 @@ def test_the_deployment_benchmark_times_exported_models_and_infer(
         assert f"| {run['share_of_network']:.2f} | {run['settled_bytes'] / 1e6:.0f} |" in done.stdout
 
 
+def test_the_benchmark_of_false_alarms_compares_with_the_quantile() -> None:
+    command = [*readme.command("python -m benchmarks.false_alarms"), "--sets", "50"]
+    done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
+    assert len(re.findall(r"^\| \d+ \|(?: \d\.\d \(\d+\.\d\) \|){6}$", done.stdout, re.MULTILINE)) == 8
+
+
 def test_the_load_benchmark_finds_no_leak_and_no_different_score(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.reliability.load", "--images", "1000", "--output", tmp_path]
     done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)

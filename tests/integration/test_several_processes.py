@@ -18,7 +18,7 @@ from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.verbs.compare import main as compare_main
 from anomalib_stfpm.verbs.reproduce import main as reproduce_main
-from anomalib_stfpm_deploy.infer import main as infer_main
+from anomalib_stfpm_deploy.infer.verb import main as infer_main
 from tests.conftest import write_image, write_mask
 from tests.readme import REPOSITORY
 
