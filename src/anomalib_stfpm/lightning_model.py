@@ -46,6 +46,7 @@ from anomalib_stfpm.training.memory_allocator import KeepFreedMemory
 from anomalib_stfpm.training.schedule import CONSTANT, ONE_CYCLE, SCHEDULES, one_cycle
 from anomalib_stfpm.training.student_selection import StudentSelection
 from anomalib_stfpm.training.validation_schedule import ValidationSchedule
+from anomalib_stfpm_deploy.thresholds import FALSE_ALARM_RATE
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             nothing; or ``"constant"``, as in the paper.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
+        false_alarm_rate: Share of normal images that the image threshold lets pass for anomalous, and of their pixels,
+            if validation holds normal images only. Used by the default post-processor.
         cache_budget: Memory, such as ``"2GB"``, for resized images and teacher features that are the same in every
             epoch. ``"auto"`` takes half of the memory that is free when training starts, 0 turns the cache off.
         exact_cache: Whether to cache teacher features in 32 bits instead of 16. Training then gives exactly the student
@@ -120,7 +123,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
 
     Raises:
         ValueError: If the backbone, a level, a size, a weight, a power, the share of hard positions, the contrast, the
-            smoothing, the schedule, a constant of SGD or the cache's budget is not valid.
+            smoothing, the schedule, a constant of SGD, the rate of false alarms or the cache's budget is not valid.
 
     Example:
         >>> from anomalib.data import MVTecAD
@@ -154,6 +157,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         schedule: str = ONE_CYCLE,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
+        false_alarm_rate: float = FALSE_ALARM_RATE,
         cache_budget: int | str = AUTO,
         exact_cache: bool = False,
         cache_dir: str | Path | None = None,
@@ -189,7 +193,9 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             pre_processor = TrainingPreProcessor(pre_processor.transform)
         elif isinstance(pre_processor, PreProcessor):
             require_whole_image(getattr(pre_processor, "transform", None))
-        if type(post_processor) is PostProcessor and not post_processor.enable_normalization:
+        if post_processor is True:
+            post_processor = NormalPostProcessor(false_alarm_rate)
+        elif type(post_processor) is PostProcessor and not post_processor.enable_normalization:
             post_processor = RawThresholds(**post_processor.checkpoint_config())
         if type(visualizer) is ImageVisualizer:
             visualizer = UniqueNames(**{name: getattr(visualizer, name) for name in _OF_A_VISUALIZER})
@@ -293,8 +299,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         smallest_batch.check_all(self.trainer.train_dataloader, self.pre_processor, self.model)
         if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
             msg = (
-                f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps, or "
-                f"set schedule to '{CONSTANT}'."
+                f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps, "
+                f"or set schedule to '{CONSTANT}'."
             )
             raise ValueError(msg)
 

@@ -71,6 +71,7 @@ STFPM: list[tuple[dict[str, Any], str]] = [
     ({"level_powers": "1111"}, "level_powers must be finite numbers, none negative and not all zero: got '1111'."),
     ({"level_powers": [1, 1]}, "level_powers must have one number for each of"),
     ({"hard_mining": 1}, "hard_mining must be a share of the positions, at least 0 and less than 1: got 1."),
+    ({"false_alarm_rate": 1}, "false_alarm_rate must be between 0 and 1, both excluded: got 1."),
     ({"hard_mining": None}, "hard_mining must be a share of the positions, at least 0 and less than 1: got None."),
     ({"map_contrast": 1}, "map_contrast must be a power of at least 0 and less than 1: got 1."),
     ({"map_contrast": "much"}, "map_contrast must be a power of at least 0 and less than 1: got 'much'."),
