@@ -2,12 +2,16 @@
 
 All train a ResNet-18 on the same images, each in its own process. They alternate epoch by epoch, so that other load on
 the machine affects all alike. Weights are random, which does not change the time. Example with 300 images of
-1024 x 1024, made from a category in MVTec AD's layout:
+1024 x 1024, made from a category in MVTec AD's layout, or from drawn bricks if none is given:
 
     python -m benchmarks.training --root datasets/MVTecAD --category screw --images 300 --size 1024 --epochs 20
+    python -m benchmarks.training --accelerator gpu --images 300 --size 1024 --epochs 20
 
-``--grow`` trains only ``fast_cpu`` instead: with the first number of images in every size, and with every number of
-images in the first size, each with a cache budget for all images and for half of them.
+The first pass is what happens before the first epoch. One of the later epochs is profiled: on a GPU, the device is busy
+while a kernel or a copy runs. On a CPU, it is busy as far as its cores work for the process.
+
+``--grow`` trains only ``bf16`` instead: with the first number of images in every size, and with every number of images
+in the first size, each with a cache budget for all images and for half of them.
 """
 
 import argparse
@@ -18,12 +22,12 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import anomalib.models
 import lightning.pytorch as pl
@@ -35,11 +39,13 @@ from anomalib.models.components import AnomalibModule
 from lightning.pytorch.callbacks import Callback
 from PIL import Image, ImageOps
 from torch.nn.functional import interpolate, normalize
+from torch.profiler import ProfilerActivity, profile
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.comparison.pretrained import pretrained
 from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.data.texture_demo import write_category
 from anomalib_stfpm.results import environment
 from anomalib_stfpm_deploy.files import write_text
 
@@ -48,7 +54,14 @@ INPUT_SIZE = (256, 256)
 BATCH_SIZE = 32
 TEST_SHARE = 0.5  # test images, half of them defective, for each training image, as in MVTec AD's screw
 
-Turn = Callable[[], None]
+PROFILED = 2  # the third epoch, when all is warm
+
+
+class Turn(Protocol):
+    """What a contender calls after its first pass, and between two epochs."""
+
+    def __call__(self, *, first_pass: bool = False) -> None:
+        """Wait."""
 
 
 @dataclass
@@ -60,6 +73,12 @@ class Settings:
     validation: str
     num_workers: int
     cache_budget: str
+    accelerator: str
+
+    @property
+    def device(self) -> torch.device:
+        """The device to train on."""
+        return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
 
     def datamodule(self) -> MVTecLayout:
         """Make the datamodule."""
@@ -81,6 +100,11 @@ class Turns(Callback):
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the first pass."""
+        del trainer, pl_module
+        self._turn(first_pass=True)
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Wait."""
         del pl_module
@@ -93,8 +117,8 @@ def default(settings: Settings, turn: Turn) -> None:
     fit(ours(settings), settings, turn)
 
 
-def fast_cpu(settings: Settings, turn: Turn) -> None:
-    """Train it as configs/fast_cpu.yaml says."""
+def bf16(settings: Settings, turn: Turn) -> None:
+    """Train it in 16 bits, as configs/fast_cpu.yaml says."""
     fit(ours(settings), settings, turn, precision="bf16-mixed")
 
 
@@ -115,13 +139,16 @@ def plain(settings: Settings, turn: Turn) -> None:
     datamodule = settings.datamodule()
     datamodule.setup()
     train, held_out = (
-        torch.stack([_read(path) for path in data.samples["image_path"]])
+        torch.stack([_read(path) for path in data.samples["image_path"]]).to(settings.device)
         for data in (datamodule.train_data, datamodule.val_data)
     )
-    teacher, student = (timm.create_model(BACKBONE, features_only=True, out_indices=(1, 2, 3)) for _ in range(2))
+    teacher, student = (
+        timm.create_model(BACKBONE, features_only=True, out_indices=(1, 2, 3)).to(settings.device) for _ in range(2)
+    )
     teacher.eval().requires_grad_(False)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.4, momentum=0.9, weight_decay=1e-4)
     best = float("inf")
+    turn(first_pass=True)
     for epoch in range(settings.epochs):
         if epoch > 0:
             turn()
@@ -139,7 +166,7 @@ def plain(settings: Settings, turn: Turn) -> None:
             best, _ = error, {key: value.clone() for key, value in student.state_dict().items()}
 
 
-CONTENDERS = {c.__name__: c for c in (default, fast_cpu, anomalibs, plain, not_remembering)}
+CONTENDERS = {c.__name__: c for c in (default, bf16, anomalibs, plain, not_remembering)}
 
 
 def ours(settings: Settings) -> Stfpm:
@@ -153,8 +180,8 @@ def fit(model: AnomalibModule, settings: Settings, turn: Turn, precision: str = 
     """Train a model with anomalib's Engine."""
     with tempfile.TemporaryDirectory() as folder:
         engine = Engine(
-            accelerator="cpu", max_epochs=settings.epochs, precision=precision, callbacks=[Turns(turn)],
-            default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
+            accelerator=settings.accelerator, devices=1, max_epochs=settings.epochs, precision=precision,
+            callbacks=[Turns(turn)], default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
         )  # fmt: skip
         engine.fit(model, datamodule=settings.datamodule())
 
@@ -176,7 +203,7 @@ def _distances(teacher: Any, student: Any, images: torch.Tensor) -> list[torch.T
 
 
 def _map(distances: list[torch.Tensor]) -> torch.Tensor:
-    product = torch.ones(1)
+    product = torch.ones(1, device=distances[0].device)
     for distance in distances:
         product = product * interpolate(distance.unsqueeze(1), size=64, mode="bilinear")
     return interpolate(product, size=INPUT_SIZE, mode="bilinear")
@@ -215,25 +242,69 @@ def _write(sources: list[Path], folder: Path, count: int, size: int, mode: str =
             change(image.convert(mode).resize((size, size), resample)).save(folder / f"{index:05}.png")
 
 
+class Busy:
+    """The share of time in which a device is busy."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._profiler = profile(activities=[ProfilerActivity.CUDA]) if device.type == "cuda" else None
+        if self._profiler is not None:
+            self._profiler.start()
+        self._start, self._worked = time.perf_counter(), time.process_time()
+
+    def stop(self) -> float:
+        """Return the share since the start."""
+        passed = time.perf_counter() - self._start
+        if self._profiler is None:
+            return (time.process_time() - self._worked) / passed / torch.get_num_threads()
+        self._profiler.stop()
+        events: Any = self._profiler.events()  # type: ignore[no-untyped-call]
+        ranges = [each.time_range for each in events if each.device_type.name == "CUDA"]
+        busy = end = 0.0
+        for each in sorted(ranges, key=lambda each: each.start):  # microseconds
+            busy += max(0.0, each.end - max(each.start, end))
+            end = max(end, each.end)
+        return busy / 1e6 / passed
+
+
 def _compete(name: str, settings: Settings, connection: Connection, start_method: str) -> None:
     """Train in this process: wait for each turn, and send the seconds it took."""
     multiprocessing.set_start_method(start_method, force=True)  # or the workers of dataloaders would be spawned too
+    is_on_gpu = settings.device.type == "cuda"
+    if is_on_gpu:
+        torch.zeros(1, device=settings.device)  # starting CUDA takes seconds
     turns: list[float] = []
+    measured: dict[str, float] = {}
+    busy: Busy | None = None
     connection.send("ready")
     connection.recv()
     start = time.perf_counter()
 
-    def turn() -> None:
-        nonlocal start
+    def turn(*, first_pass: bool = False) -> None:
+        nonlocal start, busy
+        if is_on_gpu:
+            torch.cuda.synchronize()
+        if first_pass:
+            measured["first_pass_seconds"] = time.perf_counter() - start
+            return
         turns.append(time.perf_counter() - start)
+        if busy is not None:
+            measured["busy"], busy = busy.stop(), None
         connection.send(turns[-1])
         connection.recv()
+        if len(turns) == min(PROFILED, settings.epochs - 1):
+            busy = Busy(settings.device)
         start = time.perf_counter()
 
     CONTENDERS[name](settings, turn)
+    if is_on_gpu:
+        torch.cuda.synchronize()
     turns.append(time.perf_counter() - start)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    connection.send({"seconds_per_epoch": turns, "peak_bytes": peak})
+    if busy is not None:
+        measured["busy"] = busy.stop()
+    memory = {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if is_on_gpu:
+        memory["peak_bytes_of_device"] = torch.cuda.max_memory_allocated()
+    connection.send({"seconds_per_epoch": turns, **measured, **memory})
 
 
 def run(names: list[str], settings: Settings) -> dict[str, dict[str, Any]]:
@@ -263,25 +334,29 @@ def run(names: list[str], settings: Settings) -> dict[str, dict[str, Any]]:
         later = result["seconds_per_epoch"][1:] or result["seconds_per_epoch"]
         result["fit_seconds"] = sum(result["seconds_per_epoch"])
         result["later_epoch_seconds"] = statistics.median(later)
-        result["pictures_per_second"] = trained / result["later_epoch_seconds"]
+        result["images_per_second"] = trained / result["later_epoch_seconds"]
     return results
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Write a row for each contender, with its speed relative to anomalib's Stfpm and to the plain loop."""
     lines = [
-        "| | whole fit, s | first epoch, s | later ones, s | images/s | peak, GB | anomalib's | plain loop |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| | whole fit, s | first pass, s | later epochs, s | images/s | busy | peak, GB "
+        "| anomalib's epochs | anomalib's | plain loop |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, result in results.items():
         ratios = [
-            f"{results[peer]['fit_seconds'] / result['fit_seconds']:.2f}" if peer in results else ""
-            for peer in ("anomalibs", "plain")
-        ]
+            f"{results[peer][what] / result[what]:.2f}" if peer in results else ""
+            for peer, what in (
+                ("anomalibs", "later_epoch_seconds"), ("anomalibs", "fit_seconds"), ("plain", "fit_seconds"),
+            )
+        ]  # fmt: skip
+        peak = result.get("peak_bytes_of_device", result["peak_bytes"])
         lines.append(
-            f"| {name} | {result['fit_seconds']:.1f} | {result['seconds_per_epoch'][0]:.1f} "
-            f"| {result['later_epoch_seconds']:.1f} | {result['pictures_per_second']:.1f} "
-            f"| {result['peak_bytes'] / 1e9:.2f} | {' | '.join(ratios)} |"
+            f"| {name} | {result['fit_seconds']:.1f} | {result['first_pass_seconds']:.1f} "
+            f"| {result['later_epoch_seconds']:.3g} | {result['images_per_second']:.1f} "
+            f"| {100 * result['busy']:.0f} % | {peak / 1e9:.2f} | {' | '.join(ratios)} |"
         )
     return "\n".join(lines)
 
@@ -289,8 +364,9 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def main() -> None:
     """Run the benchmark, print and write the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="folder that holds the category")
-    parser.add_argument("--category", required=True)
+    parser.add_argument("--root", type=Path, help="folder that holds the category; without it, bricks are drawn")
+    parser.add_argument("--category", default="brick")
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu")
     parser.add_argument("--images", nargs="+", type=int, default=[300], help="several with --grow")
     parser.add_argument("--size", nargs="+", type=int, default=[1024], help="several with --grow")
     parser.add_argument("--epochs", type=int, default=20)
@@ -303,27 +379,33 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
 
+    category = (
+        write_category(arguments.output, "brick") if arguments.root is None else arguments.root / arguments.category
+    )
     results: dict[str, Any] = {}
     sizes = [(arguments.images[0], size) for size in arguments.size]
     numbers = [(images, arguments.size[0]) for images in arguments.images]
     for images, size in dict.fromkeys([*sizes, *numbers]):
-        folder = make_images(arguments.root / arguments.category, arguments.output, images, size)
+        folder = make_images(category, arguments.output, images, size)
         settings = Settings(
-            str(folder), arguments.epochs, arguments.validation, arguments.num_workers, arguments.cache_budget
-        )
+            str(folder), arguments.epochs, arguments.validation, arguments.num_workers, arguments.cache_budget,
+            arguments.accelerator,
+        )  # fmt: skip
         cases = {"": settings}
         if arguments.grow:
             half = round(images * 0.5 * 1.8e6)  # image, mask and features at 256 x 256
             cases = {"full": settings, "exceeded": replace(settings, cache_budget=str(half))}
         for case, chosen in cases.items():
-            result = run(["fast_cpu"] if arguments.grow else arguments.contenders, chosen)
+            result = run(["bf16"] if arguments.grow else arguments.contenders, chosen)
             title = f"{images} images of {size} x {size}" + (f", budget {case}" if case else "")
             results[title] = {"settings": asdict(chosen), "results": result}
             print(f"\n{title}, {arguments.epochs} epochs\n\n{table(result)}", flush=True)
     for result in results.values():
         result["settings"]["images"] = Path(result["settings"]["images"]).name
     name = "growth" if arguments.grow else f"training_{arguments.validation}"
-    report = {"environment": environment.describe(), "runs": results}
+    device = torch.cuda.get_device_name() if arguments.accelerator == "gpu" else None
+    name += "" if device is None else "_gpu"
+    report = {"environment": {**environment.describe(), "gpu": device}, "runs": results}
     write_text(arguments.output / f"{name}.json", json.dumps(report, indent=2) + "\n")
 
 

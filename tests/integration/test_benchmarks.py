@@ -26,9 +26,12 @@ def test_the_training_benchmark_compares_its_contenders(write_category: Category
     report = json.loads((tmp_path / "results" / "training_same_as_test.json").read_text(encoding="utf-8"))
     results = report["runs"]["4 images of 80 x 80"]["results"]
     assert results.keys() == {"default", "plain"}
+    assert report["environment"]["gpu"] is None
     for result in results.values():
         assert len(result["seconds_per_epoch"]) == 2
         assert result["fit_seconds"] == pytest.approx(sum(result["seconds_per_epoch"]))
+        assert 0 < result["first_pass_seconds"] < result["seconds_per_epoch"][0]
+        assert result["busy"] > 0
     ratio = results["plain"]["fit_seconds"] / results["default"]["fit_seconds"]
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("| default")]
     assert row.split(" | ")[-1].removesuffix(" |") == f"{ratio:.2f}"
@@ -40,23 +43,22 @@ def test_the_quality_benchmark_measures_variants_and_other_models(
     root = write_category("part")
     for index in range(4, 10):
         write_image(root / "part" / "train" / "good" / f"{index:03}.png", seed=index)
-    variants = ["cycle 1.6, batch 8, turned", "PatchCore"]
+    variants = ["strides 8 to 32", "PatchCore"]
     command = [
         *readme.command("python -m benchmarks.quality"), "--root", root, "--categories", "part",
         "--variants", *variants,
         "--seeds", "0", "1", "--epochs", "1", "--backbone", "resnet18", "--teacher-weights", teacher_file,
-        "--readings", "--latency", "--output", tmp_path / "results",
+        "--latency", "--output", tmp_path / "results",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
     part = json.loads((tmp_path / "results" / "1_epochs.json").read_text(encoding="utf-8"))["part"]
-    assert list(part["readings"]) == variants[:1]
     assert list(part["runs"]) == list(part["latency"]) == variants
     for name, results in part["runs"].items():
         values = [result["metrics"]["image_AUROC"] for result in results]
         assert f"| {name} | 2 | {mean(values):.4f} ({stdev(values):.4f}) |" in done.stdout
-        for metric in ("image_AUROC", "pixel_AUROC", "AUPRO"):
-            (read_again, _) = part["readings"].get(name, {"as in the paper": results})["as in the paper"]
-            assert read_again["metrics"][metric] == pytest.approx(results[0]["metrics"][metric], abs=1e-4)
+        for result in results:
+            assert {"pixel_AUROC", "AUPRO", "PointingGame", "CoveredAUROC"} <= set(result["metrics"])
+            assert result["metrics"]["image_F1Score"] <= result["metrics"]["image_F1Max"] + 1e-6
 
 
 def test_the_deployment_benchmark_times_exported_models_and_infer(

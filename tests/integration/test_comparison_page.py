@@ -1,5 +1,6 @@
 """The page of a comparison works in a browser, offline."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from anomalib_stfpm.comparison import report
+from anomalib_stfpm.comparison.predictions import FALSE_ALARMS, HITS, MISSES
 from tests.unit.comparison.records import compared
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -64,6 +66,43 @@ def test_the_table_is_sorted_by_a_click(browser: Any, address: str) -> None:  # 
     assert models.all_text_contents() == ["B", "A", "C"]
     page.get_by_role("button", name="f32, ms").click()
     assert models.all_text_contents() == ["B", "A", "C"]  # by number: 10.5, 20, 100
+    page.close()
+
+
+@pytest.mark.parametrize("viewport", [{"width": 700, "height": 900}, NARROW], ids=["medium", "narrow"])
+def test_columns_beyond_the_right_edge_are_counted_until_they_are_in_sight(
+    viewport: dict[str, int],
+    browser: Any,  # noqa: ANN401
+    address: str,
+) -> None:
+    page = browser.new_page(viewport=viewport)
+    page.goto(address)
+    hint, table = page.locator(".more"), page.locator(".wide")
+    playwright.expect(hint).to_have_text(re.compile(r"^\d+ more columns: scroll →$"))
+    assert hint.is_visible()
+    beyond = "heading => heading.getBoundingClientRect().right > document.body.getBoundingClientRect().right - 15"
+    assert int(hint.text_content().split()[0]) == page.evaluate(
+        f"[...document.querySelectorAll('th')].filter({beyond}).length"
+    )
+    table.evaluate("table => table.scrollTo({left: table.scrollWidth})")
+    playwright.expect(hint).to_have_text("")
+    page.close()
+
+
+def test_what_the_model_has_wrong_is_marked(browser: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    record = compared(tmp_path, {"A": [0.85]}, {"A": 20})
+    (run, *_) = record["categories"]["part"]["runs"]
+    found, missed = ({**run["images"][MISSES][0], "is_anomalous": is_anomalous} for is_anomalous in (True, False))
+    run["images"] = {HITS: [found], MISSES: [missed, found], FALSE_ALARMS: [found, missed]}
+    report.write(tmp_path, record)
+    page = browser.new_page()
+    page.goto((tmp_path / "comparison.html").as_uri())
+    said = page.locator("figcaption", has_text="bad/<0>.png").all_text_contents()
+    assert [one.rpartition(", ")[2] for one in said] == ["found", "missed", "found", "false alarm", "taken for good"]
+    assert page.locator(".wrong mark").all_text_contents() == ["missed", "false alarm"]
+    assert page.locator("p", has_text="scores").all_text_contents()[-4:-1] == [
+        "Defects with the highest scores", "Defects with the lowest scores", "Good images with the highest scores",
+    ]  # fmt: skip
     page.close()
 
 

@@ -91,6 +91,38 @@ def test_the_error_names_epoch_level_and_reason_and_the_weights_are_unchanged(
     assert_same(weights_of(model), callback.weights)
 
 
+class Fused(Stfpm):
+    """A model with the optimiser that a GPU has."""
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
+        return torch.optim.SGD(self.model.student.parameters(), lr=0.4, momentum=0.9, fused=True)
+
+
+class Steps(Callback):
+    """Count the batches."""
+
+    number = 0
+
+    def on_train_batch_end(self, *args: object) -> None:
+        del args
+        self.number += 1
+
+
+def test_where_looking_takes_time_losses_are_checked_at_the_end_of_an_epoch_and_the_weights_are_unchanged(
+    write_category: CategoryWriter, teacher_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomalib_stfpm.training.finite_loss._looking_waits", lambda device: device.type == "cpu")
+    monkeypatch.setattr("anomalib_stfpm.training.cache.unchanging_images.user_callback", lambda *_: None)
+    model: Any = Fused(teacher_weights=teacher_file, input_size=(64, 64), visualizer=False)
+    callback, steps = AtBatch(1, ruin_weight), Steps()
+    with pytest.raises(ValueError, match=r"^The loss of epoch 1 is nan, at level 'layer3' .* the student's weights"):
+        fit(model, write_category("part"), tmp_path, callback, steps)
+    assert steps.number == 2 * 2, "the epoch did not end"
+    assert_same(weights_of(model), callback.weights)
+    (checkpoint,) = tmp_path.rglob("model.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 0
+
+
 def test_a_teacher_with_weights_that_are_not_finite_is_named(write_category: CategoryWriter, tmp_path: Path) -> None:
     weights = random_weights(BACKBONE)
     weights["layer2.0.conv1.weight"][0, 0, 0, 0] = torch.nan

@@ -34,7 +34,7 @@ with lock_folder(Path(sys.argv[1])):
     print("at work", flush=True)
     time.sleep(600)
 """
-METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"}
+METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO", "PointingGame", "CoveredAUROC"}
 
 
 class SaveOfEachProcess(Callback):

@@ -174,7 +174,7 @@ def test_the_command_rejects(command: str, sentence: str, here: Path, run: Run) 
 STOCK = [
     (
         f"{DEMO} --model.input_size '[8, 8]'",
-        "input_size must be a height and a width of at least 16 pixels: got [8, 8].",
+        "input_size must be a height and a width of at least 32 pixels: got [8, 8].",
     ),
     (f"{LAYOUT} empty", "it has no fol"),
     (f"{LAYOUT} part --model.teacher_weights text.txt", "'text.txt' is damaged or holds more than tensors, and is not"),

@@ -1,6 +1,9 @@
 """Read checkpoints without running code in them, with clear errors, and write them atomically."""
 
+import copy
 import io
+import math
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,16 @@ from anomalib_stfpm_deploy import files
 _LIGHTNINGS = ("state_dict", "pytorch-lightning_version")
 
 
+SECONDS_BETWEEN = 1.0
+"""Seconds between two writings of the same checkpoint during a training; a killed one loses no more than that."""
+
+
 class SafeCheckpointIO(AnomalibCheckpointIO):
     """anomalib's checkpoint plugin with clear errors and atomic writes.
+
+    On a GPU an epoch may take less time than the writing of its checkpoint. So while a trainer runs, a checkpoint that
+    was written less than a second ago waits, and the newest one is written when the trainer ends, fails or is
+    interrupted.
 
     Lightning writes to the system's temporary folder and moves the file. Where that folder is on another disk, moving
     is copying: killed meanwhile, or on a full disk, it leaves half a checkpoint in the place of a good one.
@@ -25,6 +36,28 @@ class SafeCheckpointIO(AnomalibCheckpointIO):
     Args:
         extra_safe_globals: See anomalib's ``AnomalibCheckpointIO``.
     """
+
+    def __init__(self, extra_safe_globals: Any = None) -> None:  # noqa: ANN401  # as anomalib's
+        super().__init__(extra_safe_globals)
+        self._is_running = False
+        self._written: dict[Path, float] = {}
+        self._waiting: dict[Path, dict[str, Any]] = {}
+
+    def start(self) -> None:
+        """Let checkpoints wait until :meth:`teardown`."""
+        self._is_running = True
+
+    def teardown(self) -> None:
+        """Write the checkpoints that wait."""
+        self._is_running = False
+        while self._waiting:
+            path, checkpoint = self._waiting.popitem()
+            self._write(checkpoint, path)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, also one that waits."""
+        self._waiting.pop(Path(path), None)
+        super().remove_checkpoint(path)
 
     def load_checkpoint(
         self,
@@ -57,11 +90,19 @@ class SafeCheckpointIO(AnomalibCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        if self._is_running and time.monotonic() < self._written.get(Path(path), -math.inf) + SECONDS_BETWEEN:
+            self._waiting[Path(path)] = copy.deepcopy(checkpoint)  # training goes on with these tensors
+        else:
+            self._write(checkpoint, Path(path))
+
+    def _write(self, checkpoint: dict[str, Any], path: Path) -> None:
+        self._waiting.pop(path, None)
         # In memory first, as Lightning does: torch.save would not say why a file cannot be written.
         written = io.BytesIO()
         torch.save(checkpoint, written)
-        with files.replacing(Path(path)) as temporary:
+        with files.replacing(path) as temporary:
             temporary.write_bytes(written.getbuffer())
+        self._written[path] = time.monotonic()
 
 
 def use_safe_checkpoint_io(trainer: Trainer) -> None:
@@ -69,6 +110,8 @@ def use_safe_checkpoint_io(trainer: Trainer) -> None:
     given = trainer.strategy.checkpoint_io
     if type(given) in (AnomalibCheckpointIO, TorchCheckpointIO):
         trainer.strategy.checkpoint_io = SafeCheckpointIO(getattr(given, "extra_safe_globals", None))
+    if isinstance(trainer.strategy.checkpoint_io, SafeCheckpointIO):
+        trainer.strategy.checkpoint_io.start()
 
 
 def is_remote(path: object) -> bool:

@@ -16,6 +16,12 @@ from anomalib_stfpm.comparison.run import IMAGES
 from anomalib_stfpm.comparison.table import COLUMNS, cells
 
 _TEMPLATE = "page.html.jinja"
+_SHOWN = {
+    HITS: ("Defects with the highest scores", "found", "missed"),
+    MISSES: ("Defects with the lowest scores", "found", "missed"),
+    FALSE_ALARMS: ("Good images with the highest scores", "false alarm", "taken for good"),
+}
+"""What each kind of images is called, and an image of it above and below the threshold."""
 
 
 def page(record: Mapping[str, Any], output: Path) -> str:
@@ -64,13 +70,13 @@ def _scores(run: Mapping[str, Any]) -> tuple[list[float], list[float], float | N
 
 def _images(run: Mapping[str, Any], output: Path) -> dict[str, list[dict[str, Any]]]:
     folder = output / run["folder"] / IMAGES
-    said = {HITS: ("found", "missed"), MISSES: ("found", "missed"), FALSE_ALARMS: ("false alarm", "taken for good")}
     return {
-        kind: [
+        _SHOWN[kind][0]: [
             {
                 "name": "/".join(Path(one["path"]).parts[-2:]),
                 "score": f"{one['score']:.3g}",
-                "said": "" if one["is_anomalous"] is None else f", {said[kind][0 if one['is_anomalous'] else 1]}",
+                "said": "" if one["is_anomalous"] is None else _SHOWN[kind][1 if one["is_anomalous"] else 2],
+                "is_wrong": one["is_anomalous"] is (kind == FALSE_ALARMS),
                 "sources": [_inline(folder / Path(one[part]).name) for part in ("picture", "overlay") if part in one],
             }
             for one in images

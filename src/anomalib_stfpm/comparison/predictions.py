@@ -15,13 +15,14 @@ from anomalib.metrics import AUPRO, AUROC, F1Score
 from PIL import Image
 from sklearn.metrics import roc_curve
 
+from anomalib_stfpm.components.defect_location import CoveredAUROC, PointingGame
 from anomalib_stfpm.components.evaluator import RawEvaluator
 from anomalib_stfpm.components.published_pro import PublishedPRO
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.heat_map import heat_map, overlay
 from anomalib_stfpm_deploy.image import ImageArray
 
-METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "AUPRO")
+METRICS = ("image_AUROC", "image_F1Score", "pixel_AUROC", "AUPRO", "PointingGame", "CoveredAUROC")
 HITS, MISSES, FALSE_ALARMS = "most confident hits", "worst misses", "worst false alarms"
 
 _FPR_LIMIT = 0.3  # AUPRO's
@@ -55,6 +56,8 @@ class Predictions(RawEvaluator):
                 F1Score(fields=["pred_label", "gt_label"], prefix="image_", strict=False),
                 AUROC(fields=pixels, prefix="pixel_", strict=False),
                 AUPRO(fields=pixels, strict=False),
+                PointingGame(strict=False),
+                CoveredAUROC(strict=False),
             ]
         )
         self.all: list[Prediction] = []
@@ -112,6 +115,8 @@ def measured(metrics: Mapping[str, float], predictions: list[Prediction]) -> dic
         "pixel_AUROC": any(mask.any() for mask in masks) and not all(mask.all() for mask in masks),
     }
     allowed["AUPRO"] = allowed["pixel_AUROC"]
+    allowed["PointingGame"] = any(mask.any() for mask in masks)
+    allowed["CoveredAUROC"] = allowed["image_AUROC"] and allowed["pixel_AUROC"]
     return {name: metrics[name] if allowed[name] and name in metrics else None for name in METRICS}
 
 

@@ -16,6 +16,10 @@ ONE_SEED_SPREAD = 0.005
 """By how much accuracies must differ to count as different where a single seed gives no spread."""
 
 
+MOST_WITH_DEFECTS_COVERED = 0.7
+"""Image AUROC with the defects covered above which a model is said to be right for another reason."""
+
+
 @dataclass(frozen=True)
 class RunResult:
     """What came out of a run."""
@@ -70,7 +74,7 @@ def _rows(category: CategoryResults) -> list[Row]:
         row: Row = {"category": category.category, "model": model, "seeds": [run.seed for run in runs]}
         measured = [run.measured for run in runs if run.measured is not None]
         for metric in METRICS:
-            row[metric], row[f"{metric}_std"] = mean_and_spread(one["metrics"][metric] for one in measured)
+            row[metric], row[f"{metric}_std"] = mean_and_spread(one["metrics"].get(metric) for one in measured)
         for name in ("fit_seconds", "fit_peak_bytes"):
             values = [one[name] for one in measured if one[name] is not None]
             row[name] = mean(values) if values else None
@@ -136,10 +140,16 @@ def verdict(rows: Sequence[Row]) -> str:
     best = max(judged, key=lambda row: accuracy[row["model"]])
     behind = {row["model"]: accuracy[best["model"]] - accuracy[row["model"]] for row in judged}
     equal = [row for row in judged if behind[row["model"]] <= max(_spread(best, by), _spread(row, by))]
+    doubts = [
+        f"{row['model']} has an image AUROC of {row['CoveredAUROC']:.3f} with the defects covered: it may be right for "
+        "another reason."
+        for row in judged
+        if (row.get("CoveredAUROC") or 0) > MOST_WITH_DEFECTS_COVERED
+    ]
     timed = [row for row in equal if row.get("f32_median_ms") is not None]
     said = [f"{best['model']} is the most accurate: {_figures(best)}."]
     if not timed:
-        return said[0]
+        return " ".join([*said, *doubts])
     chosen = min(timed, key=lambda row: row["f32_median_ms"])
     others = [row for row in equal if row is not best]
     if others:
@@ -153,7 +163,7 @@ def verdict(rows: Sequence[Row]) -> str:
     else:
         times = chosen["f32_median_ms"] / fastest["f32_median_ms"]
         said[-1] += f"; {fastest['model']} is {times:.1f} times as fast, with {_figures(fastest)}."
-    return " ".join(said)
+    return " ".join([*said, *doubts])
 
 
 def _spread(row: Row, by: Sequence[str]) -> float:

@@ -26,7 +26,7 @@ COLUMNS = {
 def cells(row: Row) -> dict[str, str]:
     """Write a row of the table for people: text by column, empty where nothing was measured."""
     written = {"model": row["model"], "seeds": str(len(row["seeds"]))}
-    written |= {metric: with_spread(row[metric], row[f"{metric}_std"]) for metric in METRICS}
+    written |= {metric: with_spread(row.get(metric), row.get(f"{metric}_std")) for metric in METRICS}
     for column, (_, name, form, unit) in _NUMBERS.items():
         value = row.get(name)
         written[column] = "" if value is None else format(value * unit, form)

@@ -1,9 +1,11 @@
 """The default pre-processor: an exported model resizes images as training did."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
+from anomalib.data import Batch, ImageBatch
 from anomalib.data.transforms import ExportableCenterCrop
 from anomalib.pre_processing import PreProcessor
 from torchvision.transforms import v2
@@ -15,6 +17,18 @@ _OTHER_FRAME = (
     v2.CenterCrop, v2.FiveCrop, v2.Pad, v2.RandomCrop, v2.RandomIoUCrop, v2.RandomResizedCrop, v2.RandomZoomOut,
     v2.TenCrop, ExportableCenterCrop,
 )  # fmt: skip
+
+
+class PreProcessedBatch(ImageBatch):
+    """A batch of pre-processed images, with what the teacher makes of them.
+
+    Attributes:
+        teacher_pyramid: The teacher's normalised features, one ``(N, C_l, H_l, W_l)`` tensor a level.
+        source: Makes the same batch again when it is called.
+    """
+
+    teacher_pyramid: list[torch.Tensor]
+    source: Callable[[], "PreProcessedBatch"]
 
 
 class TrainingPreProcessor(PreProcessor):
@@ -30,6 +44,20 @@ class TrainingPreProcessor(PreProcessor):
     def __init__(self, transform: Transform | None = None) -> None:
         require_whole_image(transform)
         super().__init__(transform)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch[Any], batch_idx: int
+    ) -> None:
+        """Pre-process a batch, unless it is already."""
+        if not isinstance(batch, PreProcessedBatch):
+            super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+    def on_validation_batch_start(  # type: ignore[override]  # as anomalib's
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch[Any], batch_idx: int
+    ) -> None:
+        """Pre-process a batch, unless it is already."""
+        if not isinstance(batch, PreProcessedBatch):
+            super().on_validation_batch_start(trainer, pl_module, batch, batch_idx)
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
         """Restore the transform of a checkpoint."""

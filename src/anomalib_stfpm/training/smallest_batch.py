@@ -2,22 +2,20 @@
 
 from typing import Any
 
-import lightning.pytorch as pl
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from anomalib_stfpm.components.pre_processor import fixed_size
 from anomalib_stfpm.torch_model import StfpmModel
 
 
-def check_all(trainer: pl.Trainer, pre_processor: Any, model: StfpmModel) -> None:  # noqa: ANN401
-    """Check the batches of a training, if the pre-processor resizes all images to one size.
+def check_all(loader: Any, pre_processor: Any, model: StfpmModel) -> None:  # noqa: ANN401
+    """Check the batches of a training dataloader, if the pre-processor resizes all images to one size.
 
     Raises:
         ValueError: See :func:`check`.
     """
     size = fixed_size(getattr(pre_processor, "transform", None))
     if size is not None:
-        loader: Any = trainer.train_dataloader
         batch_size, images = getattr(loader, "batch_size", None), len(getattr(loader, "sampler", None) or ())
         last = 0 if not batch_size or loader.drop_last else images % batch_size
         check(1 if 1 in {batch_size, last} else 2, *size, model)

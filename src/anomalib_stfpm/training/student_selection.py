@@ -129,7 +129,7 @@ class StudentSelection(Callback):
         if not error < self._kept.get(VAL_ERROR, math.inf):
             return
         student = {
-            key: value.detach().cpu().clone()
+            key: value.detach().clone()
             for key, value in pl_module.state_dict().items()
             if not key.startswith(_NOT_OF_THE_STUDENT)
         }
@@ -177,7 +177,7 @@ def without_duplicates(callbacks: dict[str, Any], state_dict: dict[str, torch.Te
     kept = {
         key: value
         for key, value in selection["state_dict"].items()
-        if key not in state_dict or not torch.equal(value, state_dict[key].detach().cpu())
+        if key not in state_dict or not torch.equal(value, state_dict[key].detach().to(value.device))
     }
     return {**callbacks, StudentSelection.__qualname__: {**selection, "state_dict": kept}}
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 from anomalib_stfpm.comparison import predictions
 from anomalib_stfpm.comparison.predictions import FALSE_ALARMS, HITS, METRICS, MISSES, Prediction
 
-LOGGED = {"image_AUROC": 0.9, "image_F1Score": 0.8, "pixel_AUROC": 0.7, "AUPRO": 0.6}
+LOGGED = dict(zip(METRICS, (0.9, 0.8, 0.7, 0.6, 0.5, 0.4), strict=True))
 
 
 def predicted(number: int = 12, *, masks: bool = True) -> list[Prediction]:
@@ -48,9 +48,13 @@ def test_all_is_measured_where_labels_and_masks_allow_it() -> None:
 @pytest.mark.parametrize(
     ("given", "missing", "sentence"),
     [
-        (predicted(masks=False), {"pixel_AUROC", "AUPRO"}, "There are no masks"),
+        (predicted(masks=False), {"pixel_AUROC", "AUPRO", "PointingGame", "CoveredAUROC"}, "There are no masks"),
         (only(is_defective=False), set(METRICS), "There is no defective test image"),
-        (only(is_defective=True), {"image_AUROC"}, "There is no good test image: image AUROC was not measured."),
+        (
+            only(is_defective=True),
+            {"image_AUROC", "CoveredAUROC"},
+            "There is no good test image: image AUROC was not measured.",
+        ),
     ],
 )
 def test_what_images_do_not_allow_is_left_out_and_said(

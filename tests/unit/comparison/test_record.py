@@ -54,6 +54,18 @@ def test_the_verdict_follows_from_the_figures(
     assert compared(tmp_path, accuracies, milliseconds)["verdicts"] == {"part": verdict}
 
 
+def test_a_model_that_is_right_for_another_reason_is_named(tmp_path: Path) -> None:
+    runs = [
+        RunResult(
+            model, 0, Path(model), measured(tmp_path, metrics={"image_AUROC": 0.9, "CoveredAUROC": covered}), None
+        )
+        for model, covered in {"A": 0.85, "B": 0.55}.items()
+    ]
+    said = record({}, [CategoryResults("part", runs, {})])["verdicts"]["part"]
+    assert "A tells 0.850 of good and defective images apart also with the defects covered" in said
+    assert "B tells" not in said
+
+
 def test_a_model_without_maps_is_judged_by_what_all_have(tmp_path: Path) -> None:
     without = {"image_AUROC": 0.92, "image_F1Score": 0.9, "pixel_AUROC": None, "AUPRO": None}
     located = {"image_AUROC": 0.98, "image_F1Score": 0.9, "pixel_AUROC": 0.9, "AUPRO": 0.8}

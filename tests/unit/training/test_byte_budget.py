@@ -1,11 +1,14 @@
-"""The cache budget is what the user gives, or half of the free memory."""
+"""The cache budget is what the user gives, or half of the free memory, and that of the device first."""
 
 from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
-from anomalib_stfpm.training.cache.byte_budget import ByteBudget, bytes_to_use, free_memory, parse_budget
+from anomalib_stfpm.training.cache.byte_budget import ByteBudget, budgets, free_memory, parse_budget
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(
@@ -22,17 +25,34 @@ def test_an_invalid_budget_is_rejected(given: int | str) -> None:
         parse_budget(given)
 
 
-def test_auto_is_half_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _a_thousand_bytes_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomalib_stfpm.training.cache.byte_budget.free_memory", lambda: 1000)
-    assert bytes_to_use(parse_budget("auto")) == 500
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (600 if device == GPU else 0, 10_000))
 
 
-def test_processes_share_a_budget() -> None:
-    assert bytes_to_use(100, processes=4) == 25
+@pytest.mark.usefixtures("_a_thousand_bytes_are_free")
+@pytest.mark.parametrize(
+    ("budget", "device", "processes", "expected"),
+    [
+        ("auto", CPU, 1, {CPU: 500}),
+        ("auto", GPU, 1, {GPU: 300, CPU: 500}),
+        ("auto", GPU, 2, {GPU: 300, CPU: 250}),  # each process has a GPU of its own
+        (100, CPU, 4, {CPU: 25}),
+        (100, GPU, 1, {GPU: 100, CPU: 0}),
+        (700, GPU, 1, {GPU: 300, CPU: 400}),
+        (0, GPU, 1, {CPU: 0}),
+    ],
+)
+def test_a_budget_is_for_the_device_first_of_which_half_stays_free(
+    budget: int | str, device: torch.device, processes: int, expected: dict[torch.device, int]
+) -> None:
+    given = budgets(parse_budget(budget), device, processes)
+    assert {each.device: each.left for each in given} == expected
 
 
 def test_no_more_is_granted_than_is_left() -> None:
-    budget = ByteBudget(100)
+    budget = ByteBudget(CPU, 100)
     assert [budget.take(30, 2), budget.take(30, 5), budget.take(10, 5)] == [2, 1, 1]
 
 

@@ -27,7 +27,7 @@ class Moving(MVTecLayout):
 
 
 class Augmenting(PreProcessor):
-    """A pre-processor with a training hook of its own."""
+    """A pre-processor of the user's own."""
 
     def on_train_batch_start(self, *args: Any) -> None:  # noqa: ANN401
         super().on_train_batch_start(*args)
@@ -108,8 +108,8 @@ def test_hooks_and_readers_of_the_users_may_change_images(root: Path) -> None:
         "the images do not come from a datamodule of anomalib": (trainer_with(None), datamodule.train_data),
         "Moving has its own on_after_batch_transfer": (trainer_with(moving), moving.train_data),
         "OwnReader reads images in its own way": (trainer_with(datamodule), own),
-        "the pre-processor Augmenting has its own on_train_batch_start": (
-            trainer_with(datamodule, pre_processor=Augmenting(RESIZE)),
+        "the callback Augmenting may change them in on_train_batch_start": (
+            trainer_with(datamodule, callbacks=[Augmenting(RESIZE)]),
             datamodule.train_data,
         ),
         "the callback Look may change them in on_train_batch_start": (
@@ -124,7 +124,7 @@ def test_hooks_and_readers_of_the_users_may_change_images(root: Path) -> None:
 def test_training_hooks_do_not_count_for_validation_images(root: Path) -> None:
     datamodule = datamodule_of(root)
     datamodule.val_data.augmentations = RESIZE
-    trainer = trainer_with(datamodule, pre_processor=Augmenting(RESIZE), callbacks=[Look()])
+    trainer = trainer_with(datamodule, callbacks=[Look()])
     assert why_images_may_change(trainer, datamodule.val_data, "validation") is None
 
 

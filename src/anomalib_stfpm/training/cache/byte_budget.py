@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import torch
 
 AUTO = "auto"
 
@@ -18,8 +19,9 @@ _CGROUP_FILES = (
 
 @dataclass
 class ByteBudget:
-    """The bytes that are left for the caches of training and validation images."""
+    """The bytes of a device's memory that are left for the images of training and validation."""
 
+    device: torch.device
     left: int
 
     def take(self, each: int, wanted: int) -> int:
@@ -42,9 +44,19 @@ def parse_budget(budget: int | str) -> int | None:
     return int(float(match[1]) * _UNITS[match[2]]) if match else None
 
 
-def bytes_to_use(budget: int | None, processes: int = 1) -> int:
-    """Return each process's share of a parsed budget; ``None`` stands for half of the free memory."""
-    return (int(_SHARE_OF_FREE_MEMORY * free_memory()) if budget is None else budget) // processes
+def budgets(budget: int | None, device: torch.device, processes: int = 1) -> list[ByteBudget]:
+    """Return what each process may use of the training device's own memory, if it has any, and then of main memory.
+
+    A parsed budget is for both together; ``None`` stands for half of what is free in each. At most half of the free
+    memory of the device is used, for training needs the rest.
+    """
+    on_device = int(_SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+    in_main_memory = (int(_SHARE_OF_FREE_MEMORY * free_memory()) if budget is None else budget) // processes
+    if budget is not None:
+        on_device = min(on_device, in_main_memory)
+        in_main_memory -= on_device
+    main = ByteBudget(torch.device("cpu"), in_main_memory)
+    return [ByteBudget(device, on_device), main] if on_device else [main]
 
 
 def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -5,7 +5,6 @@ from typing import Any
 import lightning.pytorch as pl
 from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.data.transforms import ExportableCenterCrop
-from anomalib.pre_processing import PreProcessor
 from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -44,13 +43,11 @@ def why_images_may_change(trainer: pl.Trainer, dataset: Any, stage: str) -> str 
     for hook in _TRANSFER_HOOKS:
         if not _inherits(datamodule, pl.LightningDataModule, hook):
             return f"{type(datamodule).__name__} has its own {hook}"
-    pre_processor = getattr(trainer.lightning_module, "pre_processor", None)
     hook = f"on_{stage}_batch_start"
-    if pre_processor is not None and not _inherits(pre_processor, PreProcessor, hook):
-        return f"the pre-processor {type(pre_processor).__name__} has its own {hook}"
-    callback = user_callback(trainer, hook)
+    callback = user_callback(trainer, hook)  # also a pre-processor
     if callback is not None:
         return f"the callback {callback} may change them in {hook}"
+    pre_processor = getattr(trainer.lightning_module, "pre_processor", None)
     before_batching = list(flat(dataset.augmentations))
     for transform in [*before_batching, *flat(getattr(pre_processor, "transform", None))]:
         if type(transform) not in _DETERMINISTIC:
@@ -65,7 +62,7 @@ def why_loader_may_change_them(loader: Any, dataset: Any) -> str | None:  # noqa
     expected = dataset.collate_fn
     if not isinstance(loader, DataLoader) or loader.dataset is not dataset:
         return "the dataloader loads another dataset than the datamodule's"
-    if loader.collate_fn != expected:
+    if loader.collate_fn != expected or loader.batch_sampler is None:
         return "the dataloader makes batches in its own way"
     return None
 
