@@ -63,7 +63,12 @@ def test_thresholds_from_normal_images_are_those_of_their_scores(
     pixels = threshold_of(np.stack([one.anomaly_map for one in found]), 0.2)
     _, record = infer(exported, images, tmp_path, "--normal-images", normal, "--false-alarm-rate", 0.2)
     assert record["made_with"]["thresholds"] == pytest.approx({"image": expected, "pixel": pixels}, rel=3e-4)
+    assert record["made_with"]["false_alarm_rate"] == 0.2
     assert labels(record) == [one["score"] > expected for one in record["results"]]
+    heat_map = tmp_path / record["results"][0]["heat_map"]
+    written_at = heat_map.stat().st_mtime_ns
+    infer(exported, images, tmp_path, "--normal-images", normal, "--false-alarm-rate", 0.2)  # the same resumes
+    assert heat_map.stat().st_mtime_ns == written_at
 
 
 def test_a_threshold_by_hand_decides_and_leaves_the_scores(exported: Path, images: Path, tmp_path: Path) -> None:

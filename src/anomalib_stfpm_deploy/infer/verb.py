@@ -94,6 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         "full_size": given.full_size,
         "pictures": not given.no_pictures,
         "thresholds": asdict(thresholds),
+        "false_alarm_rate": None if given.normal_images is None else _rate(given),
         "min_area": given.min_area,
     }
     job = Job(
@@ -147,13 +148,16 @@ def _thresholds(given: argparse.Namespace, network: Network) -> Thresholds:
         return Thresholds(given.threshold, network.thresholds.pixel)
     if given.normal_images is None:
         return network.thresholds
-    rate = FALSE_ALARM_RATE if given.false_alarm_rate is None else given.false_alarm_rate
-    thresholds, number = measure_thresholds(network, given.normal_images, rate)
+    thresholds, number = measure_thresholds(network, given.normal_images, _rate(given))
     said = (
         f"Thresholds from {number} normal images: {thresholds.image:.6g} of scores, {thresholds.pixel:.6g} of pixels."
     )
     print(said, file=sys.stderr if given.watch else sys.stdout)
     return thresholds
+
+
+def _rate(given: argparse.Namespace) -> float:
+    return FALSE_ALARM_RATE if given.false_alarm_rate is None else given.false_alarm_rate
 
 
 def _infer(job: Job, images: dict[str, Path], results: Results, *, fail_on_anomaly: bool) -> int:

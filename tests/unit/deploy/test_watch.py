@@ -129,7 +129,7 @@ def test_memory_does_not_grow_with_the_images(line: Line, monkeypatch: pytest.Mo
     monkeypatch.setattr(watch, "_MOST_WAITING", 50)
     monkeypatch.setattr(line, "read", _Nothing())
     peaks = []
-    for start, number in ((0, 150), (150, 1000)):
+    for start, number in ((0, 100), (100, 600)):
         for index in range(start, start + number):
             (line.folder / f"{index}.png").write_text("image.")
         tracemalloc.start()
