@@ -7,14 +7,11 @@ from anomalib.models.components import AnomalibModule
 from anomalib_stfpm.backbone.teacher_weights import read
 from anomalib_stfpm.comparison import DEFAULT_MODELS, Conditions, Contestant
 from anomalib_stfpm.comparison.pretrained import pretrained
-from anomalib_stfpm.reproduction import evaluator
 
 
 def _peer(contestant: Contestant, backbone: str, teacher_weights: str) -> AnomalibModule:
     with pretrained(backbone, read(backbone, teacher_weights)):
-        model = contestant.make(Conditions(backbone, teacher_weights))
-    model.evaluator = evaluator()
-    return model
+        return contestant.make(Conditions(backbone, teacher_weights))
 
 
 stfpm, patchcore, padim = (partial(_peer, contestant) for contestant in DEFAULT_MODELS[1:])

@@ -3,11 +3,11 @@
 All see the same images with the same seeds, a fifth of the normal ones held out: this package's recipes keep the
 student that errs least on them, and the test images steer nothing. Example, on categories in MVTec AD's layout:
 
-    python -m benchmarks.quality --root images --categories screw --variants original "cycle 1.6, batch 8" --epochs 40
+    python -m benchmarks.quality --root images --categories screw --variants original default --epochs 60
 
 ``brick``, ``grass`` and ``gravel`` are the demo categories, and need not be in the root. Interrupted, the same command
-goes on where it was; without ``--variants`` it prints what is there. ``--readings`` also tries other ways to make map
-and score from the trained students, ``--latency`` times all trained models as OpenVINO runs them.
+goes on where it was; without ``--variants`` it prints what is there. ``--latency`` times all trained models as OpenVINO
+runs them.
 """
 
 import argparse
@@ -24,9 +24,8 @@ from anomalib_stfpm.reproduction import Protocol, report, reproduce
 from anomalib_stfpm.reproduction.run import STUDENT_CHECKPOINT
 from anomalib_stfpm_deploy import files
 
-from .readings import read_all
 from .tables import Runs, table
-from .variants import RECIPES, VARIANTS
+from .variants import VARIANTS
 
 
 def train(name: str, make: Callable[[], AnomalibModule], category: str, arguments: argparse.Namespace) -> None:
@@ -37,7 +36,11 @@ def train(name: str, make: Callable[[], AnomalibModule], category: str, argument
         texture_demo.write_category(root, category)
     reproduce(
         make,
-        Protocol(max_epochs=arguments.epochs, train_batch_size=VARIANTS[name].train_batch_size),
+        Protocol(
+            max_epochs=arguments.epochs,
+            train_batch_size=VARIANTS[name].train_batch_size,
+            accelerator=arguments.accelerator,
+        ),
         root,
         folder_of(name, category, arguments),
         [category],
@@ -70,17 +73,15 @@ def main() -> None:
         "--variants", nargs="*", choices=VARIANTS, default=[], metavar="VARIANT", help="; ".join(VARIANTS)
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--accelerator", default="auto", help="Lightning's accelerator: auto, cpu, gpu, ...")
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--teacher-weights", default="package", help="hub, package or a file")
-    parser.add_argument("--readings", action="store_true", help="see above")
     parser.add_argument("--latency", action="store_true", help="see above")
     parser.add_argument("--output", type=Path, default=Path("results/quality"))
     arguments = parser.parse_args()
 
-    make = {
-        name: partial(variant.make, arguments.backbone, arguments.teacher_weights) for name, variant in VARIANTS.items()
-    }
+    make = {name: partial(variant, arguments.backbone, arguments.teacher_weights) for name, variant in VARIANTS.items()}
     record: dict[str, Any] = {}
     for category in arguments.categories:
         for name in arguments.variants:
@@ -96,11 +97,6 @@ def main() -> None:
                 {name: (make[name], _checkpoint(folder)) for name, folder in trained.items()}
             )
         print(f"\n{category}, {arguments.epochs} epochs\n\n{table(runs, record[category].get('latency'))}")
-        if arguments.readings:
-            for name in [name for name in arguments.variants if name in RECIPES]:
-                readings = read_all(folder_of(name, category, arguments), category)
-                record[category].setdefault("readings", {})[name] = readings
-                print(f"\n{category}, {arguments.epochs} epochs, readings of {name}\n\n{table(readings)}")
     files.write_text(arguments.output / f"{arguments.epochs}_epochs.json", json.dumps(record, indent=2) + "\n")
 
 

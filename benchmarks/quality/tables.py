@@ -7,7 +7,9 @@ from anomalib_stfpm.reproduction import report
 
 Runs = dict[str, list[dict[str, Any]]]  # by recipe, a result for each seed
 
-METRICS = ("image_AUROC", "pixel_AUROC", "AUPRO")
+METRICS = (
+    "image_AUROC", "pixel_AUROC", "AUPRO", "PointingGame", "CoveredAUROC", "image_F1Score", "image_F1Max",
+)  # fmt: skip
 
 
 def table(runs: Runs, latency: dict[str, float] | None = None) -> str:

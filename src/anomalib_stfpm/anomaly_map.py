@@ -1,6 +1,7 @@
 """The anomaly map of STFPM: where the student fails to match the teacher."""
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from anomalib.models.components import GaussianBlur2d
@@ -19,12 +20,16 @@ class AnomalyMap(nn.Module):
     The map of a level is the squared distance between normalised teacher and student features. All level maps are
     resized to ``map_size`` and multiplied, and the product is resized to the image, both times bilinearly.
 
+    A power less than 1 reduces the influence of a level: on real parts, maps of fine levels are noisy.
+
     Args:
         map_size: Height and width at which the level maps are multiplied, in pixels. ``None`` takes a quarter of the
             image, as the original does.
+        level_powers: Power of each level map in the product, shallowest first. ``None`` takes 1 for all, as the paper
+            does.
 
     Raises:
-        ValueError: If ``map_size`` is no positive height and width.
+        ValueError: If ``map_size`` is no positive height and width, a power is negative or not finite, or all are zero.
 
     Shape:
         - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
@@ -36,8 +41,9 @@ class AnomalyMap(nn.Module):
         torch.Size([2, 1, 64, 64])
     """
 
-    def __init__(self, map_size: tuple[int, int] | None = None) -> None:
+    def __init__(self, map_size: tuple[int, int] | None = None, level_powers: Sequence[float] | None = None) -> None:
         super().__init__()
+        self.level_powers = None if level_powers is None else argument_checks.weights("level_powers", level_powers)
         self.map_size = None if map_size is None else argument_checks.size("map_size", map_size)
 
     def forward(
@@ -60,7 +66,7 @@ class AnomalyMap(nn.Module):
             Anomaly maps of shape ``(N, 1, H, W)``; higher is more anomalous.
 
         Raises:
-            ValueError: If the pyramids do not match each other, or the images are too small.
+            ValueError: If the pyramids do not match each other or the number of powers, or the images are too small.
         """
         product = self.product(
             teacher_pyramid, student_pyramid, image_size, teacher_is_normalised=teacher_is_normalised
@@ -78,7 +84,7 @@ class AnomalyMap(nn.Module):
         """Compute the anomaly maps of a batch before they are resized to the images.
 
         Raises:
-            ValueError: If the pyramids do not match each other, or the images are too small.
+            ValueError: If the pyramids do not match each other or the number of powers, or the images are too small.
         """
         # An export has symbols for sizes, and a trace tensors.
         if not torch.compiler.is_compiling() and not any(isinstance(side, torch.Tensor) for side in image_size):
@@ -86,11 +92,15 @@ class AnomalyMap(nn.Module):
         height, width = image_size
         map_size = self.map_size or (height // 4, width // 4)
         distances = feature_distances(teacher_pyramid, student_pyramid, teacher_is_normalised=teacher_is_normalised)
-        level_maps = [enlarge(distance.unsqueeze(1), map_size) for distance in distances]
-        product = level_maps[0]
-        for level_map in level_maps[1:]:
-            product = product * level_map
-        return product
+        powers = self.level_powers or [1.0] * len(distances)
+        if len(powers) != len(distances):
+            msg = f"level_powers must have one power a level: got {len(powers)} for {len(distances)}."
+            raise ValueError(msg)
+        level_maps = (
+            enlarge((distance if power == 1 else distance**power).unsqueeze(1), map_size)
+            for distance, power in zip(distances, powers, strict=True)
+        )
+        return reduce(torch.mul, level_maps)
 
 
 class MapSmoothing(nn.Module):

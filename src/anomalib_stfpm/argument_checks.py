@@ -1,5 +1,6 @@
 """Checks of arguments that several classes share, and the errors that jsonargparse wraps."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -58,6 +59,24 @@ def seeds(given: Sequence[int]) -> None:
     if not given or min(given) < 0 or max(given) >= 2**32 or len(set(given)) < len(given):
         msg = f"seeds must be at least one number from 0 to 4294967295, each once: got {list(given)}."
         raise ValueError(msg)
+
+
+def weights(name: str, values: Sequence[float]) -> list[float]:
+    """Check one number a level.
+
+    Raises:
+        ValueError: If one is no number, negative or not finite, or all are zero.
+
+    Example:
+        >>> weights("level_weights", (1, 2))
+        [1.0, 2.0]
+    """
+    are_numbers = isinstance(values, Sequence) and all(isinstance(value, Real) for value in values)
+    checked = [float(value) for value in values] if are_numbers else []
+    if not any(checked) or not all(0 <= value < math.inf for value in checked):
+        msg = f"{name} must be finite numbers, none negative and not all zero: got {checked or values!r}."
+        raise ValueError(msg)
+    return checked
 
 
 def size(name: str, value: object, minimum: int = 1) -> tuple[int, int]:

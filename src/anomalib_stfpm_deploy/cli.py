@@ -1,4 +1,4 @@
-"""The command ``anomalib-stfpm``: runs ``infer`` and ``time`` here, and all other verbs in ``anomalib_stfpm``."""
+"""The command ``anomalib-stfpm``: runs the verbs for exported models here, all others in ``anomalib_stfpm``."""
 
 import argparse
 import os
@@ -8,7 +8,12 @@ from typing import NoReturn
 from .machine import MissingPackageError, load
 from .quiet import hide_known_messages
 
-VERBS = {"infer": "anomalib_stfpm_deploy.infer", "time": "anomalib_stfpm_deploy.timing"}
+VERBS = {
+    "infer": "anomalib_stfpm_deploy.infer.verb",
+    "model-repository": "anomalib_stfpm_deploy.exported_model.model_repository",
+    "threshold": "anomalib_stfpm_deploy.exported_model.threshold",
+    "time": "anomalib_stfpm_deploy.timing",
+}
 """The module of each verb."""
 
 REFUSED = 120

@@ -30,7 +30,9 @@ def load(module: str) -> ModuleType:
         if package in _OPENVINO_EXTRA:
             msg = f"This needs {package}: pip install 'anomalib-stfpm[openvino]'."
         else:
-            msg = f"Only infer and time do without {package}: install anomalib-stfpm with what it depends on."
+            msg = (
+                f"Only verbs for exported models do without {package}: install anomalib-stfpm with what it depends on."
+            )
         raise MissingPackageError(msg) from error
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
+from .exported_model import graph
 from .image import Pixels, UnreadableImageError, as_rgb, resize_antialiased
 
 DEVICE = "CPU"
@@ -24,7 +25,8 @@ class Prediction:
     """The prediction for an image.
 
     Args:
-        score: Image score; from 0 to 1 with the threshold at 0.5, if the model was exported with thresholds.
+        score: Image score; from 0 to 1 with the threshold at 0.5, if the model was exported with thresholds. It may lie
+            outside if the network does not clamp.
         is_anomalous: Whether the score is above the threshold; ``None`` for a model without thresholds.
         anomaly_map: Anomaly map of shape ``(H, W)``, on the same scale as the score.
 
@@ -46,10 +48,13 @@ class Network:
         precision: ``"f32"`` or, if the CPU supports it, ``"bf16"``.
         hint: ``"LATENCY"`` for one image at a time, ``"THROUGHPUT"`` for many at once.
         streams: Number of images that are computed at the same time. By default, the hint decides.
+        clamp: Whether normalised scores and maps are clamped to the range from 0 to 1, as they are exported. To compare
+            them with another threshold, which may lie above 1, they must not be.
 
     Attributes:
         input_size: Height and width of the model's input; ``None`` if it takes any size.
         is_quantized: Whether some layers compute in INT8.
+        thresholds: What the model compares its scores and maps with.
 
     Raises:
         FileNotFoundError: If a file of the model is missing.
@@ -63,7 +68,15 @@ class Network:
         FileNotFoundError: 'nothing.xml', a file of the model, does not exist.
     """
 
-    def __init__(self, path: Path | str, precision: str = F32, hint: str = LATENCY, streams: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        precision: str = F32,
+        hint: str = LATENCY,
+        streams: int | None = None,
+        *,
+        clamp: bool = True,
+    ) -> None:
         self.path = Path(path)
         self.precision = precision
         if precision not in PRECISIONS:
@@ -78,14 +91,17 @@ class Network:
                 msg = f"The number of streams must be at least 1: got {streams}."
                 raise ValueError(msg)
             settings["NUM_STREAMS"] = streams
-        model = _read(self.path)
+        model = read_model(self.path)
+        self.thresholds = graph.thresholds_of(model)
+        if not clamp:
+            graph.remove_clamps(model)
         _, _, height, width = model.input(0).partial_shape
         model.reshape({0: openvino.PartialShape([1, 3, height, width])})
         is_fixed = height.is_static and width.is_static
         self.input_size = (height.get_length(), width.get_length()) if is_fixed else None
         self.is_quantized = any(operation.get_type_name() == "FakeQuantize" for operation in model.get_ops())
         self._outputs = [name for output in model.outputs for name in output.get_names()]
-        self.compiled = _core().compile_model(model, DEVICE, settings)
+        self.compiled = core().compile_model(model, DEVICE, settings)
         # OpenVINO creates its table of types at the first use. Two threads that do so at once deadlock.
         openvino.Type.f32.to_dtype()
         self._of_this_thread = threading.local()
@@ -143,7 +159,7 @@ def precisions_of_this_machine() -> list[str]:
         >>> "f32" in precisions_of_this_machine()
         True
     """
-    has_bf16 = "BF16" in _core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
+    has_bf16 = "BF16" in core().get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")
     return [F32, BF16] if has_bf16 else [F32]
 
 
@@ -159,13 +175,31 @@ def model_files(path: Path) -> list[Path]:
 
 
 @cache
-def _core() -> openvino.Core:
+def core() -> openvino.Core:
+    """Return the one core of this process.
+
+    Example:
+        >>> DEVICE in core().available_devices
+        True
+    """
     # A single one for the whole process. Each core installs a signal stack, and restores the previous core's when it
     # is deleted. If that core was deleted before, the next Ctrl-C crashes Python.
     return openvino.Core()
 
 
-def _read(path: Path) -> openvino.Model:
+def read_model(path: Path) -> openvino.Model:
+    """Read an exported model.
+
+    Raises:
+        FileNotFoundError: If a file of the model is missing.
+        ValueError: If it is not a model of anomalib.
+
+    Example:
+        >>> read_model(Path("model.pt"))
+        Traceback (most recent call last):
+        ...
+        ValueError: A model is an .xml or an .onnx file: got 'model.pt'.
+    """
     if path.suffix not in (".xml", ".onnx"):
         msg = f"A model is an .xml or an .onnx file: got '{path}'."
         raise ValueError(msg)
@@ -174,7 +208,7 @@ def _read(path: Path) -> openvino.Model:
             msg = f"'{part}', a file of the model, does not exist."
             raise FileNotFoundError(msg)
     try:
-        model: openvino.Model = _core().read_model(path)
+        model: openvino.Model = core().read_model(path)
     except RuntimeError as error:
         weights = f"{path.name}.data"
         if path.suffix == ".onnx" and weights.encode() in path.read_bytes():

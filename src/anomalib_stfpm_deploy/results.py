@@ -5,15 +5,16 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 from . import files
+from .infer.regions import Region
 
 JSON_FILE, CSV_FILE, JOURNAL_FILE = "results.json", "results.csv", "results.partial.jsonl"
-COLUMNS = ("picture", "score", "is_anomalous", "heat_map", "overlay", "unreadable")
-"""Columns of the CSV file."""
+COLUMNS = ("picture", "score", "is_anomalous", "regions", "heat_map", "overlay", "unreadable")
+"""Columns of the CSV file; of regions it has the number."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class Result:
         is_anomalous: Whether the score is above the threshold; ``None`` if the model has no threshold.
         heat_map: Path of the heat map in the output folder.
         overlay: Path of the image with the heat map over it.
+        thumbnail: Path of the small picture for the gallery.
         unreadable: Why the image cannot be read.
+        width: Width of the image in pixels, turned as its orientation tag says.
+        height: Height of it.
+        regions: Connected regions above the pixel threshold.
     """
 
     picture: str
@@ -36,7 +41,16 @@ class Result:
     is_anomalous: bool | None = None
     heat_map: str | None = None
     overlay: str | None = None
+    thumbnail: str | None = None
     unreadable: str | None = None
+    width: int | None = None
+    height: int | None = None
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def pictures(self) -> list[str]:
+        """Paths of what was drawn for the image, in the output folder."""
+        return [name for name in (self.heat_map, self.overlay, self.thumbnail) if name is not None]
 
 
 class Results:
@@ -81,27 +95,28 @@ class Results:
         result = self._results.get(image)
         if result is None or result.version != version or result.unreadable is not None:
             return False
-        written = [self._folder / name for name in (result.heat_map, result.overlay) if name is not None]
+        written = [self._folder / name for name in result.pictures]
         return all(path.is_file() and path.stat().st_size > 0 for path in written)
 
     def add(self, result: Result) -> None:
         """Write a result to the journal."""
         self._results[result.picture] = result
-        self._write_line(asdict(result))
+        self._write_line(vars(result))
 
     def finish(self, images: list[str]) -> list[Result]:
         """Write the results of the images as JSON and CSV in this order, remove the journal, and return them."""
         self._journal.close()
         results = [self._results[image] for image in images]
-        record = {"made_with": self._made_with, "results": [asdict(result) for result in results]}
-        files.write_text(self._folder / JSON_FILE, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        lines = ",\n".join(_as_json(vars(result)) for result in results)
+        text = f'{{"made_with": {_as_json(self._made_with)},\n"results": [\n{lines}\n]}}\n'
+        files.write_text(self._folder / JSON_FILE, text)
         files.write_text(self._folder / CSV_FILE, _as_csv(results))
         (self._folder / JOURNAL_FILE).unlink()
         return results
 
     def _write_line(self, record: dict[str, Any]) -> None:
         with files.path_in_errors(self._folder / JOURNAL_FILE):
-            self._journal.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self._journal.write(_as_json(record) + "\n")
             self._journal.flush()
 
     def _read_json(self) -> None:
@@ -136,6 +151,11 @@ class Results:
         self._results |= {result.picture: result for result in results}
 
 
+def _as_json(record: dict[str, Any]) -> str:
+    """Write a record as a line of JSON; of dataclasses in it, the fields."""
+    return json.dumps(record, ensure_ascii=False, default=vars)
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     try:
@@ -146,9 +166,10 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def _checked(record: dict[str, Any]) -> Result:
-    result = Result(**record)
-    for name in (result.heat_map, result.overlay):
-        if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts):
+    regions = tuple(Region(**one) for one in record.get("regions", ()))
+    result = Result(**{**record, "regions": regions})
+    for name in result.pictures:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
             msg = f"'{name}' is not in the output folder."
             raise ValueError(msg)
     return result
@@ -159,7 +180,9 @@ def _as_csv(results: list[Result]) -> str:
     # Lines must end with \r\n: only then does csv quote carriage returns in names.
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({name: harmless(value) for name, value in asdict(result).items()} for result in results)
+    for result in results:
+        row = {**vars(result), "regions": None if result.width is None else len(result.regions)}
+        writer.writerow({name: harmless(value) for name, value in row.items()})
     return text.getvalue()
 
 

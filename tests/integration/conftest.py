@@ -1,6 +1,7 @@
 """What the integration tests share."""
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
 
 from anomalib_stfpm import Stfpm
+from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import random_weights, write_image
 
 HEARS_CONTROL_C: dict[str, Any] = (
@@ -102,9 +104,31 @@ def exported(model: Stfpm, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model.to_openvino(tmp_path_factory.mktemp("exported"))
 
 
+def tiny_category(root: Path) -> MVTecLayout:
+    """A datamodule of normal images, enough to quantize a model with."""
+    for index in range(4):
+        write_image(root / "part" / "train" / "good" / f"{index}.png", index)
+        write_image(root / "part" / "test" / "good" / f"{index}.png", 10 + index)
+    return MVTecLayout(root, "part", num_workers=0)
+
+
 def written(folder: Path) -> list[Path]:
     """Write three images, one of them in a subfolder and one with a defect."""
     paths = [folder / name for name in ("1.png", "2.jpg", "deeper/1.png")]
     for seed, path in enumerate(paths):
         write_image(path, seed, defect=seed == 1)
     return paths
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("there is no Chromium")
+    with playwright.sync_playwright() as started:
+        flags = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        browser = started.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()

@@ -65,7 +65,18 @@ def test_the_stock_command_does_everything_on_the_demo_category(
         "--data.train_batch_size", "4", "--trainer.max_epochs", "2",
         cwd=tmp_path,
     )  # fmt: skip
-    assert all(name in trained for name in ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"))
+    assert all(
+        name in trained
+        for name in (
+            "image_AUROC",
+            "image_F1Score",
+            "pixel_AUROC",
+            "pixel_F1Score",
+            "AUPRO",
+            "PointingGame",
+            "CoveredAUROC",
+        )
+    )
     results = tmp_path / "results" / "Stfpm" / "TextureDemo" / "brick" / "v0"
     assert len(list((results / "images").rglob("*.png"))) == 52
     checkpoint = ["--ckpt_path", results / "weights" / "lightning" / "model.ckpt"]

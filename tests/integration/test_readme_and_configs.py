@@ -73,12 +73,18 @@ def test_every_configuration_is_described_with_its_command() -> None:
         assert f"#   {command} --config configs/{name}" in text
 
 
-def test_the_configuration_of_the_paper_has_the_defaults() -> None:
+def test_the_recommended_configuration_has_the_defaults() -> None:
     config = yaml.safe_load((REPOSITORY / "configs" / "stfpm.yaml").read_text(encoding="utf-8"))
     arguments = config["model"]["init_args"]
-    assert arguments.pop("map_size") == [size // 4 for size in arguments["input_size"]]
-    assert arguments.pop("level_weights") == [1] * len(arguments["layers"])
     assert Stfpm(**arguments).hparams == Stfpm().hparams
+
+
+def test_the_original_configuration_is_that_of_the_paper() -> None:
+    config = yaml.safe_load((REPOSITORY / "configs" / "original.yaml").read_text(encoding="utf-8"))
+    arguments = config["model"]["init_args"]
+    assert arguments.pop("map_size") == [size // 4 for size in arguments["input_size"]]
+    arguments["map_size"] = None
+    assert Stfpm(**arguments).hparams == authors_stfpm(level_weights=[1, 1, 1]).hparams
     assert config["trainer"]["max_epochs"] == PAPER_MAX_EPOCHS
     assert config["data"]["init_args"]["val_split_mode"] == "from_train"
     assert config["data"]["init_args"]["val_split_ratio"] == 0.2

@@ -18,7 +18,7 @@ from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.verbs.compare import main as compare_main
 from anomalib_stfpm.verbs.reproduce import main as reproduce_main
-from anomalib_stfpm_deploy.infer import main as infer_main
+from anomalib_stfpm_deploy.infer.verb import main as infer_main
 from tests.conftest import write_image, write_mask
 from tests.readme import REPOSITORY
 
@@ -34,7 +34,7 @@ with lock_folder(Path(sys.argv[1])):
     print("at work", flush=True)
     time.sleep(600)
 """
-METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"}
+METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO", "PointingGame", "CoveredAUROC"}
 
 
 class SaveOfEachProcess(Callback):

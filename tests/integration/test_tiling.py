@@ -209,5 +209,5 @@ def test_metrics_accept_a_batch_of_the_tiled_ensemble() -> None:
     )  # fmt: skip
     evaluator.on_test_batch_end(None, None, None, batch=batch, batch_idx=0)
     assert {metric.name for metric in evaluator.test_metrics if metric.update_called} == {
-        "image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO",
+        "image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO", "PointingGame", "CoveredAUROC",
     }  # fmt: skip

@@ -57,6 +57,29 @@ VERBS = [
     (f"{INFER} --streams 0", "must be at least 1"),
     (f"{INFER} --streams x", "invalid int value"),
     (f"{INFER} --more", "unrecognized arguments: --m"),
+    (f"{INFER} --threshold high", "invalid float value"),
+    (f"{INFER} --threshold nan", "--threshold must be a finite number: got nan."),
+    (f"{INFER} --threshold 0.5 --normal-images images", "sets it from images: give one of them."),
+    (f"{INFER} --false-alarm-rate 0.1", "--false-alarm-rate needs images that are known to be good"),
+    (f"{INFER} --min-area -1", "--min-area must be a number of pixels: got -1.0."),
+    (f"{INFER} --watch --fail-on-anomaly", "--watch ends with no verdict over all images: leave out --fail"),
+    (
+        "infer --model text.xml --input nowhere --output out --watch",
+        "takes one folder that exists: got nowhere.",
+    ),
+    ("infer --model text.xml --input images empty --output out --watch", "one folder that exists: got images, empty."),
+    ("infer --model text.xml --input images --output images/out --watch", "'images/out' is in the folder to watch, wh"),
+    # threshold
+    ("threshold", "the following arguments are required: model, --normal-images"),
+    ("threshold nothing.xml --normal-images images", "'nothing.xml', a file of the model, does not exist."),
+    ("threshold text.onnx --normal-images images", "Thresholds are written into an .xml file with its .bin file"),
+    ("threshold text.xml --normal-images images", "'text.xml' cannot be read as a model"),
+    ("threshold alone.xml --normal-images images", "'alone.bin', a file of the model, does not exist."),
+    # model-repository
+    ("model-repository", "the following arguments are required: model, --name, --output"),
+    ("model-repository text.xml --name part --output out", "'text.xml' cannot be read as a model"),
+    ("model-repository nothing.xml --name part --output out", "'nothing.xml', a file of the model, does not exist."),
+    ("model-repository text.xml --name ../part --output out", "--name must be of letters, digits, '_', '.' and '-'"),
     # time
     ("time", "the following arguments are required: --model"),
     ("time --model nothing.xml", "'nothing.xml', a file of the model, does not exist."),
@@ -151,7 +174,7 @@ def test_the_command_rejects(command: str, sentence: str, here: Path, run: Run) 
 STOCK = [
     (
         f"{DEMO} --model.input_size '[8, 8]'",
-        "input_size must be a height and a width of at least 16 pixels: got [8, 8].",
+        "input_size must be a height and a width of at least 32 pixels: got [8, 8].",
     ),
     (f"{LAYOUT} empty", "it has no fol"),
     (f"{LAYOUT} part --model.teacher_weights text.txt", "'text.txt' is damaged or holds more than tensors, and is not"),

@@ -17,7 +17,7 @@ from anomalib_stfpm.data.texture_demo import write_category
 from anomalib_stfpm.results.output_folder import read_json, remember_configuration
 from anomalib_stfpm.verbs.reproduce import main as reproduce
 from anomalib_stfpm_deploy import files
-from anomalib_stfpm_deploy.infer import HEAT_MAPS
+from anomalib_stfpm_deploy.infer.job import HEAT_MAPS
 from anomalib_stfpm_deploy.results import Result, Results
 from tests.conftest import Hostile
 from tests.integration.conftest import full_disk

@@ -17,7 +17,7 @@ from PIL import Image
 
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.reproduction import category
-from anomalib_stfpm_deploy.infer import find_images
+from anomalib_stfpm_deploy.infer.found import find_images
 from tests.conftest import write_image, write_mask
 from tests.integration.conftest import quiet_engine, tiny_model
 

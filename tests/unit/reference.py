@@ -41,14 +41,19 @@ def resize(image: Array, height: int, width: int) -> Array:
 
 
 def anomaly_map(
-    teacher_pyramid: list[Array], student_pyramid: list[Array], image_size: tuple[int, int], map_size: tuple[int, int]
+    teacher_pyramid: list[Array],
+    student_pyramid: list[Array],
+    image_size: tuple[int, int],
+    map_size: tuple[int, int],
+    level_powers: list[float] | None = None,
 ) -> Array:
     """Product of the level maps at map_size, resized once to image_size: (N, H, W)."""
+    powers = level_powers or [1.0] * len(teacher_pyramid)
     maps = []
     for n in range(len(teacher_pyramid[0])):
         product = np.ones(map_size)
-        for teacher, student in zip(teacher_pyramid, student_pyramid, strict=True):
-            product *= resize(squared_distance(teacher, student)[n], *map_size)
+        for teacher, student, power in zip(teacher_pyramid, student_pyramid, powers, strict=True):
+            product *= resize(squared_distance(teacher, student)[n] ** power, *map_size)
         maps.append(resize(product, *image_size))
     return np.stack(maps)
 

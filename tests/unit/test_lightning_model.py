@@ -21,21 +21,24 @@ def transforms(model: Stfpm) -> tuple[Resize, Normalize]:
     return resize, normalize
 
 
-def test_defaults_are_those_of_the_original() -> None:
+def test_defaults_are_the_recommended_recipe() -> None:
     model = Stfpm()
     assert model.hparams == {
         "backbone": "resnet18.tv_in1k",
-        "layers": ["layer1", "layer2", "layer3"],
+        "layers": ["layer1", "layer2", "layer3", "layer4"],
         "teacher_weights": "hub",
         "input_size": (256, 256),
         "map_size": None,
         "level_weights": None,
-        "map_contrast": 0.0,
-        "map_smoothing": 0.0,
+        "level_powers": [0.25, 0.5, 1.0, 1.0],
+        "hard_mining": 0.1,
+        "map_contrast": 0.5,
+        "map_smoothing": 1.0,
         "learning_rate": 0.4,
-        "schedule": "constant",
+        "schedule": "one_cycle",
         "momentum": 0.9,
         "weight_decay": 1e-4,
+        "false_alarm_rate": 0.01,
         "cache_budget": "auto",
         "exact_cache": False,
         "cache_dir": None,
@@ -53,7 +56,7 @@ def test_building_a_model_needs_no_network_and_no_file() -> None:
 
 
 def test_the_optimiser_is_sgd_over_the_student_with_the_given_constants() -> None:
-    model = Stfpm(learning_rate=0.1, momentum=0.8, weight_decay=0.01)
+    model = Stfpm(learning_rate=0.1, momentum=0.8, weight_decay=0.01, schedule="constant")
     optimizer = model.configure_optimizers()
     assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups
@@ -91,8 +94,9 @@ def test_a_checkpoint_that_crops_is_refused() -> None:
 
 
 def test_loss_and_map_get_their_arguments() -> None:
-    model = Stfpm(layers=[1, 2], level_weights=[1, 2], map_size=(8, 8), map_contrast=0.5, map_smoothing=0.5)
-    assert model.model.map_contrast.power == 0.5
+    model = Stfpm(layers=[1, 2], level_weights=[1, 2], level_powers=[1, 2], hard_mining=0.2, map_size=(8, 8))
+    assert (model.model.map_contrast.power, model.loss.hard_mining) == (0.5, 0.2)
+    assert model.model.anomaly_map.level_powers == [1, 2]
     assert isinstance(model.model.map_smoothing.blur, GaussianBlur2d)
     assert model.loss.level_weights.tolist() == [1, 2]
     assert model.model.anomaly_map.map_size == (8, 8)
@@ -112,10 +116,17 @@ def test_hyper_parameters_are_plain_values() -> None:
     [
         ({"backbone": "resnet81"}, "did you mean 'resnet18'"),
         ({"layers": ["layer9"]}, "no level 'layer9'"),
-        ({"input_size": (15, 256)}, "input_size must be a height and a width of at least 16 pixels"),
-        ({"input_size": (256,)}, "input_size must be a height and a width of at least 16 pixels"),
+        ({"input_size": (31, 256)}, "input_size must be a height and a width of at least 32 pixels"),
+        ({"input_size": (256,)}, "input_size must be a height and a width of at least 32 pixels"),
         ({"map_size": (64, 0)}, "map_size must be a height and a width of at least 1 pixels"),
-        ({"level_weights": [1, 1]}, r"one weight for each of \['layer1', 'layer2', 'layer3'\]"),
+        (
+            {"level_weights": [1, 1]},
+            r"level_weights must have one number for each of \['layer1', 'layer2', 'layer3', 'layer4'\]",
+        ),
+        ({"level_powers": [1, 1]}, "level_powers must have one number for each of"),
+        ({"level_powers": [1, 1, 1, -1]}, "level_powers must be finite"),
+        ({"false_alarm_rate": 0}, "false_alarm_rate must be between 0 and 1, both excluded"),
+        ({"hard_mining": 1}, "hard_mining must be a share of the positions, at least 0 and less than 1"),
         ({"level_weights": [1, -1, 1]}, "level_weights must be finite"),
         ({"learning_rate": 0}, "learning_rate must be positive"),
         ({"learning_rate": float("nan")}, "learning_rate must be positive"),

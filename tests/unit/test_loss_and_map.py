@@ -1,5 +1,7 @@
 """Loss and anomaly map are those of the paper."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -60,6 +62,26 @@ def test_map_size_sets_where_levels_are_multiplied() -> None:
     expected = reference.anomaly_map(as_numpy(teacher), as_numpy(student), (32, 48), (10, 12))
     actual = AnomalyMap((10, 12))(teacher, student, (32, 48))
     np.testing.assert_allclose(actual.squeeze(1).numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_each_level_map_is_raised_to_its_power() -> None:
+    teacher, student = pyramids(SHAPES["two levels"], seed=0)
+    expected = reference.anomaly_map(as_numpy(teacher), as_numpy(student), (32, 48), (10, 12), [0.25, 2])
+    actual = AnomalyMap((10, 12), [0.25, 2])(teacher, student, (32, 48))
+    np.testing.assert_allclose(actual.squeeze(1).numpy(), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="level_powers must have one power a level: got 2 for 1"):
+        AnomalyMap(level_powers=[1, 1])(teacher[:1], student[:1], (32, 48))
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+def test_hard_mining_gives_half_of_the_loss_to_the_positions_where_the_student_errs_most(share: float) -> None:
+    teacher, student = pyramids(SHAPES["two levels"], seed=0)
+    expected = 0.0
+    for level in zip(as_numpy(teacher), as_numpy(student), strict=True):
+        level_map = reference.squared_distance(*level)
+        hardest = np.sort(level_map, axis=None)[-math.ceil(share * level_map.size) :]
+        expected += 0.5 * (level_map.mean() + hardest.mean()) / 2
+    assert StfpmLoss(hard_mining=share)(teacher, student).item() == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 0.9])

@@ -48,7 +48,18 @@ def test_the_sources_hold_no_data_and_no_results(released: Path) -> None:
     (sources,) = released.glob("*.tar.gz")
     with tarfile.open(sources) as archive:
         paths = [PurePosixPath(member.name) for member in archive.getmembers() if member.isfile()]
-    assert {path.suffix for path in paths} <= {".cfg", ".in", ".jinja", ".md", ".py", ".toml", ".txt", ".typed", ""}
+    assert {path.suffix for path in paths} <= {
+        ".cfg",
+        ".in",
+        ".html",
+        ".jinja",
+        ".md",
+        ".py",
+        ".toml",
+        ".txt",
+        ".typed",
+        "",
+    }
     assert {path.parts[1] for path in paths} >= {"LICENSE", "README.md", "pyproject.toml", "src"}
 
 

@@ -300,7 +300,7 @@ def test_results_of_images_are_read_back_whatever_their_names(rows: list[tuple[s
         again = Results(folder, {"model": "a"})  # as if it had been interrupted here
         assert again.finish([result.picture for result in results]) == results
         read = strictly((folder / JSON_FILE).read_text(encoding="utf-8"))["results"]
-        assert [Result(**one) for one in read] == results
+        assert [Result(**{**one, "regions": tuple(one["regions"])}) for one in read] == results
         for row, result in zip(read_csv(folder / CSV_FILE), results, strict=True):
             assert row["picture"] == harmless(result.picture)
             assert row["unreadable"] == ("" if result.unreadable is None else harmless(result.unreadable))

@@ -156,12 +156,19 @@ def backbone_config(backbone: str) -> PretrainedCfg:
     return config
 
 
-def resolve_layers(backbone: str, layers: Sequence[str | int] | None) -> list[str]:
+def resolve_layers(
+    backbone: str, layers: Sequence[str | int] | None, strides: Sequence[int] = PAPER_STRIDES
+) -> list[str]:
     """Turn level names and indices into module names, shallowest first.
+
+    Args:
+        backbone: Name of a timm model.
+        layers: Levels by module name or index; ``None`` takes those of the given strides.
+        strides: Strides to take, in pixels of the image; those that the backbone does not have are left out.
 
     Raises:
         ValueError: If the backbone or a level is unknown, a level is named twice, there is none, or ``layers`` is
-            ``None`` and the backbone has no level of stride 4, 8 or 16.
+            ``None`` and the backbone has no level of the strides.
 
     Example:
         >>> resolve_layers("resnet18.tv_in1k", None)
@@ -169,7 +176,7 @@ def resolve_layers(backbone: str, layers: Sequence[str | int] | None) -> list[st
         >>> resolve_layers("tf_efficientnet_lite0", [1, "blocks.2"])
         ['blocks.1', 'blocks.2']
     """
-    return _resolve(backbone, available_levels(backbone), layers)
+    return _resolve(backbone, available_levels(backbone), layers, strides)
 
 
 @cache
@@ -183,15 +190,20 @@ def _levels(model: Any) -> dict[str, int]:  # noqa: ANN401  a timm model, see Fe
     return {level["module"]: level["reduction"] for level in model.feature_info}
 
 
-def _resolve(backbone: str, levels: Mapping[str, int], layers: Sequence[str | int] | None) -> list[str]:
+def _resolve(
+    backbone: str,
+    levels: Mapping[str, int],
+    layers: Sequence[str | int] | None,
+    strides: Sequence[int] = PAPER_STRIDES,
+) -> list[str]:
     names = list(levels)
     choice = f"levels of {backbone} are: {_list(f'{i} {name}' for i, name in enumerate(names))}."
     if layers is None:
         # Where several levels share a stride, the deepest is the stage's output.
         deepest = {stride: name for name, stride in levels.items()}
-        chosen = [deepest[stride] for stride in PAPER_STRIDES if stride in deepest]
+        chosen = [deepest[stride] for stride in strides if stride in deepest]
         if not chosen:
-            msg = f"{backbone} has no level of stride 4, 8 or 16: name the layers; {choice}"
+            msg = f"{backbone} has no level of stride {_list(map(str, strides))}: name the layers; {choice}"
             raise ValueError(msg)
         return chosen
     if isinstance(layers, str | int) or not layers:

@@ -109,7 +109,8 @@ class CheckpointRestore(AnomalibModule):
                 "imported student: give the model.ckpt of the training that was interrupted."
             )
             raise ValueError(msg)
-        self._restore_shape(checkpoint.get("hyper_parameters", {}))
+        # Checkpoints from before level_powers existed multiply the level maps as they are.
+        self._restore_shape({"level_powers": None, **checkpoint.get("hyper_parameters", {})})
         self._restore_tiler(checkpoint.get(_TILING))
         if is_fitting:
             fill_kept_student(checkpoint)

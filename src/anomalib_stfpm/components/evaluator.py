@@ -1,4 +1,4 @@
-"""The default evaluator: anomalib's metrics and AUPRO on raw predictions, with or without masks."""
+"""The default evaluator: metrics of raw predictions, with or without masks."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -7,12 +7,13 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from anomalib.data import ImageBatch, InferenceBatch
-from anomalib.metrics import AUPRO, AnomalibMetric, Evaluator
+from anomalib.metrics import AUPRO, AnomalibMetric, Evaluator, F1Max
 from anomalib.models.components import AnomalibModule
 from torch import nn
 from torch.nn import ModuleList
 from torchmetrics.classification import BinaryPrecisionRecallCurve
 
+from anomalib_stfpm.components.defect_location import CoveredAUROC, PointingGame
 from anomalib_stfpm.components.unrepeated_images import count_unrepeated
 
 RANKED_FIELDS = ("pred_score", "anomaly_map")
@@ -84,13 +85,13 @@ class RawEvaluator(Evaluator):
         predicted = self.prediction if self.prediction is not None else batch
         metric: Any
         for metric in self.test_metrics:
-            is_curve = isinstance(metric, BinaryPrecisionRecallCurve)
+            is_curve = isinstance(metric, BinaryPrecisionRecallCurve | F1Max)
             values = {}
             for field in metric.fields:
                 is_ranked = field in RANKED_FIELDS
                 value = getattr(predicted if is_ranked else batch, field)
                 value = None if value is None else value[:number]
-                values[field] = _squashed(value) if is_curve and is_ranked and value is not None else value
+                values[field] = squashed(value) if is_curve and is_ranked and value is not None else value
             metric.update(SimpleNamespace(**values))  # an ImageBatch would reduce 64 bits to 32
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -102,13 +103,14 @@ class RawEvaluator(Evaluator):
         self.test_metrics = all_metrics
 
 
-def _squashed(values: torch.Tensor) -> torch.Tensor:
+def squashed(values: torch.Tensor) -> torch.Tensor:
     """Map values to 0 to 1 and keep their order; 64 bits keep values near 0 apart."""
     values = values.double()
     return 0.5 + 0.5 * values / (1 + values.abs())
 
 
 def default_evaluator() -> RawEvaluator:
-    """Make an evaluator with anomalib's default metrics and AUPRO."""
+    """Make an evaluator with anomalib's default metrics, AUPRO, and whether the model looks at the defect."""
     metrics = AnomalibModule.configure_evaluator().test_metrics
-    return RawEvaluator([*metrics, AUPRO(fields=["anomaly_map", "gt_mask"], strict=False)])
+    aupro = AUPRO(fields=["anomaly_map", "gt_mask"], strict=False)
+    return RawEvaluator([*metrics, aupro, PointingGame(strict=False), CoveredAUROC(strict=False)])

@@ -9,13 +9,12 @@ from anomalib.data import ImageBatch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from anomalib_stfpm import argument_checks
 from anomalib_stfpm.components.unrepeated_images import count_unrepeated
+from anomalib_stfpm_deploy.thresholds import FALSE_ALARM_RATE, threshold_of
 
-NORMAL_PIXELS_BELOW_THRESHOLD = 0.995
-"""Share of the pixels of held-out normal images that lie below the pixel threshold."""
-
-_ABOVE_HIGHEST = 1 + 1e-4
-"""How far the image threshold lies above the highest normal score. Runtimes differ by less."""
+_MARGIN = 1e-4
+"""By which share of itself the image threshold lies above a normal score. Runtimes differ by less."""
 
 
 class RawThresholds(PostProcessor):
@@ -51,19 +50,30 @@ class NormalPostProcessor(RawThresholds):
     values below half of it to zero. The maps of STFPM are products with a long tail, so nearly all of a heat map,
     defects included, would become zero.
 
-    Here the image threshold lies just above the highest normal score, so no held-out image is a false alarm. The pixel
-    threshold is the value that 99.5 % of the normal pixels lie below. Maps are normalised so that the lowest normal
-    value becomes 0, the threshold 0.5, and the value twice as far from the lowest 1.
+    Here the thresholds are those that a given share of all normal images, and of their pixels, exceeds:
+    :func:`anomalib_stfpm_deploy.thresholds.threshold_of` estimates that of images. Maps are normalised so that the
+    lowest normal value becomes 0, the threshold 0.5, and the value twice as far from the lowest 1.
 
     If validation holds defects, thresholds and normalisation are anomalib's, except that the image threshold lies
     halfway between anomalib's, which is the score of an image, and the next lower score. Rounding then changes no
     label, and that image counts as defective, as anomalib's search for the best F1 assumes.
 
     An exported model normalises in three operations instead of anomalib's eight, with the same result.
+
+    Args:
+        false_alarm_rate: Share of normal images above the image threshold, and of their pixels above the pixel
+            threshold.
+        kwargs: Arguments of anomalib's post-processor.
+
+    Raises:
+        ValueError: If the rate is not between 0 and 1, or a sensitivity is given without normalisation.
     """
 
-    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self, false_alarm_rate: float = FALSE_ALARM_RATE, **kwargs: Any) -> None:  # noqa: ANN401
         super().__init__(**kwargs)
+        meaning = "between 0 and 1, both excluded"
+        argument_checks.number("false_alarm_rate", false_alarm_rate, meaning, lambda rate: 0 < rate < 1)
+        self.false_alarm_rate = false_alarm_rate
         self._normal: list[ImageBatch] = []
         self._only_normal = True
         self._scores: list[torch.Tensor] = []
@@ -123,7 +133,7 @@ class NormalPostProcessor(RawThresholds):
         is_alone = trainer is None or trainer.world_size == 1
         if self._scores and self.enable_thresholding:
             scores = torch.cat(self._scores)
-            self._move_off_scores(scores if is_alone else torch.cat(gather_all_tensors(scores)), only_normal)
+            self._set_image_threshold(scores if is_alone else torch.cat(gather_all_tensors(scores)), only_normal)
         self._scores.clear()
         maps = [batch.anomaly_map.flatten() for batch in self._normal if batch.anomaly_map is not None]
         if maps and only_normal:
@@ -132,17 +142,18 @@ class NormalPostProcessor(RawThresholds):
         self._normal.clear()
         self._only_normal = True
 
-    def _move_off_scores(self, scores: torch.Tensor, only_normal: bool) -> None:
-        """Move the image threshold, which is the score of an image, to where rounding changes no label."""
+    def _set_image_threshold(self, scores: torch.Tensor, only_normal: bool) -> None:
+        """Set the image threshold, or move anomalib's off the score of an image, so that rounding changes no label."""
         lower = scores[scores < self._image_threshold]
         if only_normal:
-            self._image_threshold.mul_(_ABOVE_HIGHEST)
+            threshold = threshold_of(scores.double().cpu().numpy(), self.false_alarm_rate)
+            self._image_threshold.fill_(threshold + _MARGIN * abs(threshold))
         elif len(lower):
             self._image_threshold.copy_((self._image_threshold + lower.max()) / 2)
 
     def _set_pixel_statistics(self, pixels: torch.Tensor) -> None:
         lowest = pixels.min()
-        rank = max(1, round(NORMAL_PIXELS_BELOW_THRESHOLD * len(pixels)))
+        rank = max(1, round((1 - self.false_alarm_rate) * len(pixels)))
         threshold = pixels.kthvalue(rank).values
         if self.enable_thresholding:
             self._pixel_threshold.copy_(threshold)

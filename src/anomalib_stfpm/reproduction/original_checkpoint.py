@@ -10,7 +10,8 @@ from lightning.pytorch import Trainer
 
 from anomalib_stfpm.backbone import teacher_weights
 from anomalib_stfpm.checkpoint import safe_io
-from anomalib_stfpm.lightning_model import PAPER_BACKBONE, Stfpm
+from anomalib_stfpm.lightning_model import PAPER_BACKBONE
+from anomalib_stfpm.reproduction.protocol import authors_stfpm
 from anomalib_stfpm_deploy import files
 
 _CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -60,7 +61,7 @@ def import_checkpoint(
         msg = f"'{output}' exists and is not replaced: give another output, or remove it first."
         raise FileExistsError(msg)
     student = _student(path)
-    model = Stfpm(teacher_weights=teacher)
+    model = authors_stfpm(teacher_weights=teacher)
     model.model.load_teacher(teacher_weights.read(PAPER_BACKBONE, teacher))
     model.model.student.load_backbone(student)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)

@@ -10,9 +10,19 @@ from anomalib_stfpm.backbone.feature_pyramid import resolve_layers
 from anomalib_stfpm.components.evaluator import RawEvaluator
 from anomalib_stfpm.components.published_pro import PublishedPRO
 from anomalib_stfpm.lightning_model import PAPER_BACKBONE, Stfpm
+from anomalib_stfpm.training.schedule import CONSTANT
 
 AUTHORS_LEVEL_WEIGHT = 2.0
 """The code behind the published results omits the factor 1/2 of the paper's loss, which doubles the gradients."""
+
+
+ORIGINAL_RECIPE: dict[str, Any] = {
+    "hard_mining": 0.0,
+    "map_contrast": 0.0,
+    "map_smoothing": 0.0,
+    "schedule": CONSTANT,
+}
+"""Where the authors differ from the defaults of :class:`anomalib_stfpm.Stfpm`, but for what is set for each level."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,9 @@ def authors_stfpm(**arguments: Any) -> Stfpm:  # noqa: ANN401
     """Make the model as the authors trained it.
 
     Args:
-        arguments: Arguments of :class:`anomalib_stfpm.Stfpm`. ``level_weights`` defaults to 2 for every level.
+        arguments: Arguments of :class:`anomalib_stfpm.Stfpm`. Their defaults are those of the authors: levels of
+            stride 4, 8 and 16, ``level_weights`` of 2 and ``level_powers`` of 1 for every level, and
+            :data:`ORIGINAL_RECIPE`.
 
     Returns:
         A model with the evaluator of :func:`evaluator` and without a visualizer.
@@ -86,7 +98,8 @@ def authors_stfpm(**arguments: Any) -> Stfpm:  # noqa: ANN401
         >>> authors_stfpm().hparams["level_weights"]
         [2.0, 2.0, 2.0]
     """
-    if arguments.get("level_weights") is None:
-        layers = resolve_layers(arguments.get("backbone", PAPER_BACKBONE), arguments.get("layers"))
-        arguments["level_weights"] = [AUTHORS_LEVEL_WEIGHT] * len(layers)
-    return Stfpm(**arguments, evaluator=evaluator(), visualizer=False)
+    layers = resolve_layers(arguments.get("backbone", PAPER_BACKBONE), arguments.get("layers"))
+    for name, value in (("level_weights", AUTHORS_LEVEL_WEIGHT), ("level_powers", 1.0)):
+        if arguments.get(name) is None:
+            arguments[name] = [value] * len(layers)
+    return Stfpm(**{**ORIGINAL_RECIPE, **arguments, "layers": layers}, evaluator=evaluator(), visualizer=False)

@@ -8,6 +8,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 
 from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.reproduction import Protocol, authors_stfpm, reproduce
+from anomalib_stfpm.reproduction.protocol import ORIGINAL_RECIPE
 from anomalib_stfpm_deploy.cli import INTERRUPTED
 from anomalib_stfpm_deploy.files import lock_folder
 
@@ -29,6 +30,7 @@ def parser() -> ArgumentParser:
     made.add_class_arguments(
         Stfpm, "model", skip={"pre_processor", "post_processor", "evaluator", "visualizer"}, instantiate=False
     )
+    made.set_defaults({f"model.{name}": value for name, value in ORIGINAL_RECIPE.items()})
     made.add_class_arguments(Protocol, "protocol", instantiate=True)
     return made
 

@@ -66,4 +66,12 @@ def evaluator_of_aupro() -> RawEvaluator:
 
 def test_the_default_is_anomalibs_metrics_and_aupro() -> None:
     names = [metric.name for metric in Stfpm.configure_evaluator().test_metrics]
-    assert names == ["image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score", "AUPRO"]
+    assert names == [
+        "image_AUROC",
+        "image_F1Score",
+        "pixel_AUROC",
+        "pixel_F1Score",
+        "AUPRO",
+        "PointingGame",
+        "CoveredAUROC",
+    ]

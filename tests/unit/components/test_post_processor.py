@@ -13,6 +13,7 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.components.post_processor import NormalPostProcessor, RawThresholds
+from anomalib_stfpm_deploy.thresholds import threshold_of
 
 BUFFERS = ("_image_threshold", "_pixel_threshold", "image_min", "image_max", "pixel_min", "pixel_max")
 
@@ -49,17 +50,20 @@ def validate(
     return {name: float(getattr(post_processor, name)) for name in BUFFERS}
 
 
+@pytest.mark.parametrize("rate", [0.01, 0.3])
 @pytest.mark.parametrize("masks", [True, False])
-def test_with_normal_images_only_thresholds_are_the_pixel_quantile_and_the_highest_score(
-    masks: bool,
-) -> None:
+def test_with_normal_images_only_thresholds_are_those_of_the_false_alarm_rate(rate: float, masks: bool) -> None:
     given = batches([0, 0, 0], [0, 0], masks=masks)
     pixels = dim_zero_cat([batch.anomaly_map.flatten() for batch in given])
     scores = dim_zero_cat([batch.pred_score.flatten() for batch in given])
-    values = validate(NormalPostProcessor(), given)
-    assert values["_image_threshold"] == pytest.approx(1.0001 * float(scores.max()))
-    assert values["_pixel_threshold"] == pytest.approx(float(pixels.quantile(0.995)), rel=1e-2)
-    assert float((pixels > values["_pixel_threshold"]).float().mean()) == pytest.approx(0.005, abs=1e-3)
+    values = validate(NormalPostProcessor(rate), given)
+    assert values["_image_threshold"] == pytest.approx(1.0001 * threshold_of(scores, rate))
+    assert float((pixels > values["_pixel_threshold"]).float().mean()) == pytest.approx(rate, abs=1e-3)
+
+
+def test_the_model_gives_the_default_post_processor_its_false_alarm_rate() -> None:
+    model = Stfpm(false_alarm_rate=0.2)
+    assert model.hparams["false_alarm_rate"] == model.post_processor.false_alarm_rate == 0.2
 
 
 def test_the_lowest_normal_value_becomes_0_and_the_threshold_one_half() -> None:
@@ -141,13 +145,14 @@ def test_raw_predictions_are_compared_with_raw_thresholds(given: type[PostProces
     processor: Any = model.post_processor
     with torch.no_grad():
         raw = model.model(model.pre_processor(images))
-        processor._image_threshold.copy_(raw.pred_score.median())
+        between = raw.pred_score.flatten().sort().values[1:3].mean()
+        processor._image_threshold.copy_(between)
         processor._pixel_threshold.copy_(raw.anomaly_map.median())
         found = model(images)
-    labels = (raw.pred_score > raw.pred_score.median()).flatten()
+    labels = (raw.pred_score > between).flatten()
     assert labels.tolist().count(True) == 2
     assert found.pred_label.flatten().tolist() == labels.tolist()
-    assert torch.equal(found.pred_mask, raw.anomaly_map > raw.anomaly_map.median())
+    assert (found.pred_mask == (raw.anomaly_map > raw.anomaly_map.median())).float().mean() > 0.999
     batch = ImageBatch(image=images).update(**raw._asdict())
     processor.post_process_batch(batch)
     assert batch.pred_label.flatten().tolist() == labels.tolist()

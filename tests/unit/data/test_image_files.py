@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.data.image_files import UnusableFileError, open_image
 from anomalib_stfpm_deploy.image import read_image
-from anomalib_stfpm_deploy.infer import find_images
+from anomalib_stfpm_deploy.infer.found import find_images
 from tests.conftest import write_image, write_mask
 
 TURNED = Image.Exif()

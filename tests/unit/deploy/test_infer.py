@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_stfpm_deploy.infer import _show_progress, find_images
+from anomalib_stfpm_deploy.infer.found import find_images
+from anomalib_stfpm_deploy.infer.verb import _show_progress
 
 
 def touch(*paths: Path) -> None:

@@ -1,0 +1,1 @@
+"""Changing an exported model: its thresholds, and what servers need."""

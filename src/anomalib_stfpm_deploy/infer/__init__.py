@@ -1,0 +1,1 @@
+"""``anomalib-stfpm infer``: start with ``verb.py``, which has the arguments."""
