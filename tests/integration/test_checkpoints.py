@@ -16,7 +16,7 @@ from .test_student_selection import Noise, held_out
 
 pytestmark = pytest.mark.integration
 
-LARGE = 1024  # bytes
+LARGE = 4096  # bytes; vectors of the test's teacher may all be ones
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:  # noqa: ANN401
