@@ -62,7 +62,7 @@ def full_disk(largest: int) -> Iterator[None]:
 def trained_for_a_step(backbone: str, input_size: tuple[int, int] = (64, 64), **others: Any) -> Stfpm:  # noqa: ANN401
     """A model with random teacher weights, thresholds and a student that was trained for one step."""
     torch.manual_seed(0)
-    model = Stfpm(backbone=backbone, input_size=input_size, **others)
+    model = Stfpm(**{"backbone": backbone, "input_size": input_size, "schedule": "constant", **others})
     model.model.load_teacher(random_weights(backbone))
     optimizer = model.configure_optimizers()
     before = model.loss(*model.model.train()(torch.rand(4, 3, *input_size)))
