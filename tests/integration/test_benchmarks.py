@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 def test_the_training_benchmark_compares_its_contenders(write_category: CategoryWriter, tmp_path: Path) -> None:
     command = [
-        *readme.command("python -m benchmarks.training"), "--root", write_category("part"), "--category", "part",
+        *readme.command("python -m benchmarks.training --root"), "--root", write_category("part"), "--category", "part",
         "--images", "4", "--size", "80", "--epochs", "2", "--num-workers", "0", "--contenders", "default", "plain",
         "--output", tmp_path / "results",
     ]  # fmt: skip

@@ -62,8 +62,8 @@ def test_a_model_that_is_right_for_another_reason_is_named(tmp_path: Path) -> No
         for model, covered in {"A": 0.85, "B": 0.55}.items()
     ]
     said = record({}, [CategoryResults("part", runs, {})])["verdicts"]["part"]
-    assert "A tells 0.850 of good and defective images apart also with the defects covered" in said
-    assert "B tells" not in said
+    assert "A has an image AUROC of 0.850 with the defects covered: it may be right for another reason." in said
+    assert "B has" not in said
 
 
 def test_a_model_without_maps_is_judged_by_what_all_have(tmp_path: Path) -> None:
