@@ -57,7 +57,7 @@ def test_infer_scores_images_without_torch_and_lists_what_it_cannot_read(
     assert "'empty.jpg' was left out: it is empty." in done.stdout
     found = {row["picture"]: row for row in rows(output)}
     anomalous = sum(row["is_anomalous"] == "True" for row in found.values())
-    assert f"3 images scored, {anomalous} anomalous, 2 unreadable" in done.stdout
+    assert f"3 images scored, 2 unreadable, {anomalous} anomalous" in done.stdout
     assert list(found) == ["1.png", "2.jpg", "broken.png", "deeper/1.png", "empty.jpg"]
     for path in paths:
         row = found[path.relative_to(tmp_path / "images").as_posix()]

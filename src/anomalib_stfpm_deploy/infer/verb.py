@@ -179,7 +179,7 @@ def _infer(job: Job, images: dict[str, Path], results: Results, *, fail_on_anoma
     anomalous = sum(bool(result.is_anomalous) for result in finished)
     for result in unreadable:
         print(f"'{result.picture}' was left out: {result.unreadable}.")
-    counts = f"{len(images) - len(unreadable)} images scored, {anomalous} anomalous, {len(unreadable)} unreadable"
+    counts = f"{len(images) - len(unreadable)} images scored, {len(unreadable)} unreadable, {anomalous} anomalous"
     print(f"{counts}: {job.folder}")
     return ANOMALOUS if fail_on_anomaly and anomalous else min(len(unreadable), LARGEST_COUNT)
 
