@@ -27,6 +27,13 @@ def test_auto_is_half_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> Non
     assert bytes_to_use(parse_budget("auto")) == 500
 
 
+def test_jobs_that_share_a_machine_share_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomalib_stfpm.training.cache.byte_budget.free_memory", lambda: 1000)
+    monkeypatch.setenv("ANOMALIB_STFPM_JOBS_PER_MACHINE", "5")
+    assert bytes_to_use(parse_budget("auto")) == 100
+    assert bytes_to_use(parse_budget("500")) == 500
+
+
 def test_processes_share_a_budget() -> None:
     assert bytes_to_use(100, processes=4) == 25
 

@@ -1,10 +1,13 @@
 """How much memory the feature cache may use."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from anomalib_stfpm_deploy.machine import JOBS_PER_MACHINE
 
 AUTO = "auto"
 
@@ -43,8 +46,14 @@ def parse_budget(budget: int | str) -> int | None:
 
 
 def bytes_to_use(budget: int | None, processes: int = 1) -> int:
-    """Return each process's share of a parsed budget; ``None`` stands for half of the free memory."""
-    return (int(_SHARE_OF_FREE_MEMORY * free_memory()) if budget is None else budget) // processes
+    """Return each process's share of a parsed budget; ``None`` stands for half of the free memory.
+
+    The jobs of a cluster that share a machine share that half.
+    """
+    if budget is None:
+        jobs = int(os.environ.get(JOBS_PER_MACHINE, "1"))
+        budget = int(_SHARE_OF_FREE_MEMORY * free_memory()) // jobs
+    return budget // processes
 
 
 def free_memory(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
