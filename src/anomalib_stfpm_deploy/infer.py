@@ -15,6 +15,7 @@ from . import files
 from .cli import INTERRUPTED, Parser
 from .heat_map import as_8_bits, as_image, as_png, colour, heat_map_as_png, levels, overlay
 from .image import SUFFIXES, UnreadableImageError, is_leftover, read_image
+from .machine import load
 from .network import F32, PRECISIONS, THROUGHPUT, Network, model_files
 from .results import Result, Results
 
@@ -42,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--full-size", action="store_true", help="heat maps and overlays of the image's size, not of the model's input"
     )
+    made.add_argument("--cluster", help="score on a Ray cluster, with other options: see --cluster local --help")
     made.add_argument("--no-pictures", action="store_true", help="scores only, no heat maps and overlays")
     return made
 
@@ -53,6 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         OSError: If a file of the model or an input is missing, or the output cannot be written.
         ValueError: If the model is not one, an argument is not valid, or another command is at work in the output.
     """
+    on_cluster = argparse.ArgumentParser(add_help=False)
+    on_cluster.add_argument("--cluster")
+    if on_cluster.parse_known_args(arguments)[0].cluster is not None:
+        return int(load("anomalib_stfpm_deploy.cluster.infer").main(arguments))
     given = parser().parse_args(arguments)
     images = dict(find_images(given.input))
     network = Network(given.model, given.precision, THROUGHPUT, given.streams)
@@ -74,7 +80,7 @@ def _infer(job: "_Job", images: dict[str, Path], results: Results) -> int:
     try:
         for done, result in enumerate(_run(job, left), 1):
             results.add(result)
-            _show_progress(done, len(left), time.monotonic() - start)
+            show_progress(done, len(left), time.monotonic() - start)
     except KeyboardInterrupt:
         print("\nInterrupted: the same command resumes.")
         return INTERRUPTED
@@ -85,7 +91,8 @@ def _infer(job: "_Job", images: dict[str, Path], results: Results) -> int:
     return min(len(unreadable), LARGEST_COUNT)
 
 
-def _show_progress(done: int, total: int, seconds: float) -> None:
+def show_progress(done: int, total: int, seconds: float) -> None:
+    """Show on a terminal how many images are done, and how long the others will take."""
     if sys.stderr.isatty():
         rate = done / max(seconds, 1e-9)
         line = f"{done}/{total} images, {rate:.1f} images/s, {(total - done) / rate:.0f} s left"

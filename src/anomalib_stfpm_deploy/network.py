@@ -46,6 +46,7 @@ class Network:
         precision: ``"f32"`` or, if the CPU supports it, ``"bf16"``.
         hint: ``"LATENCY"`` for one image at a time, ``"THROUGHPUT"`` for many at once.
         streams: Number of images that are computed at the same time. By default, the hint decides.
+        threads: Number of threads to compute with. By default, as many as the CPU has cores.
 
     Attributes:
         input_size: Height and width of the model's input; ``None`` if it takes any size.
@@ -63,7 +64,15 @@ class Network:
         FileNotFoundError: 'nothing.xml', a file of the model, does not exist.
     """
 
-    def __init__(self, path: Path | str, precision: str = F32, hint: str = LATENCY, streams: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        precision: str = F32,
+        hint: str = LATENCY,
+        streams: int | None = None,
+        *,
+        threads: int | None = None,
+    ) -> None:
         self.path = Path(path)
         self.precision = precision
         if precision not in PRECISIONS:
@@ -78,6 +87,8 @@ class Network:
                 msg = f"The number of streams must be at least 1: got {streams}."
                 raise ValueError(msg)
             settings["NUM_STREAMS"] = streams
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
         model = _read(self.path)
         _, _, height, width = model.input(0).partial_shape
         model.reshape({0: openvino.PartialShape([1, 3, height, width])})
