@@ -73,7 +73,7 @@ def export_all(root: Path, category: str, folder: Path) -> dict[str, Path]:
     with pretrained(BACKBONE, None):
         theirs = anomalib.models.Stfpm(backbone=BACKBONE, evaluator=False, visualizer=False)
     for model in (ours, theirs):
-        _set_thresholds(model)
+        set_thresholds(model)
     datamodule = MVTecLayout(root, category, num_workers=0)
     int8: dict[str, Any] = {"compression_type": CompressionType.INT8_PTQ, "datamodule": datamodule}
     return {
@@ -85,7 +85,8 @@ def export_all(root: Path, category: str, folder: Path) -> dict[str, Path]:
     }
 
 
-def _set_thresholds(model: AnomalibModule) -> None:
+def set_thresholds(model: AnomalibModule) -> None:
+    """Set thresholds, without which a model is not exported."""
     processor: Any = model.post_processor
     for name in ("_image_threshold", "_pixel_threshold", "image_max", "pixel_max"):
         getattr(processor, name).fill_(1.0)

@@ -16,6 +16,7 @@ VERBS = {
     "import-checkpoint": "anomalib_stfpm.verbs.import_checkpoint",
     "reproduce": "anomalib_stfpm.verbs.reproduce",
     "tiled-ensemble": "anomalib_stfpm.verbs.tiled_ensemble",
+    "train-all": "anomalib_stfpm.verbs.train_all",
 }
 """The module of each verb."""
 

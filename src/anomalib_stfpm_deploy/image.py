@@ -55,14 +55,14 @@ def is_leftover(path: PurePath) -> bool:
     return any(part.startswith(".") or part in _LEFT_BY_TOOLS for part in path.parts)
 
 
-def read_image(path: Path | str) -> ImageArray:
+def read_image(path: Path | str | bytes) -> ImageArray:
     """Read an image as RGB.
 
     A greyscale image gets three equal channels, transparency is ignored, and the image is turned as its orientation tag
     says. Values of 16 bits are divided by 65535. Floating-point values must be from 0 to 1.
 
     Args:
-        path: The file.
+        path: The file, or what is in it.
 
     Returns:
         The image, of shape ``(H, W, 3)``: 8 bits as they are, any other depth as ``float32`` from 0 to 1.
@@ -82,11 +82,11 @@ def read_image(path: Path | str) -> ImageArray:
     return as_rgb(decoded if decoded.ndim == 2 else decoded[..., ::-1])
 
 
-def decode(path: Path | str) -> npt.NDArray[Any]:
+def decode(path: Path | str | bytes) -> npt.NDArray[Any]:
     """Read the values of a file as they are, turned as its orientation tag says.
 
     Args:
-        path: The file.
+        path: The file, or what is in it.
 
     Returns:
         Grey values of shape ``(H, W)``, or blue, green and red ones of shape ``(H, W, 3)``.
@@ -100,14 +100,7 @@ def decode(path: Path | str) -> npt.NDArray[Any]:
         ...
         anomalib_stfpm_deploy.image.UnreadableImageError: it cannot be read (No such file or directory)
     """
-    try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            msg = "it cannot be read (it is not a file)"  # reading a named pipe might never end
-            raise UnreadableImageError(msg)
-        data = Path(path).read_bytes()
-    except OSError as error:
-        msg = f"it cannot be read ({error.strerror or error})"
-        raise UnreadableImageError(msg) from error
+    data = path if isinstance(path, bytes) else _content(Path(path))
     if not data:
         msg = "it is empty"
         raise UnreadableImageError(msg)
@@ -140,6 +133,17 @@ def decode(path: Path | str) -> npt.NDArray[Any]:
     if declared and int(declared[1]) not in (255, 65535):  # OpenCV does not look at it
         return decoded.astype(np.float32) / np.float32(int(declared[1]))
     return decoded
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            msg = "it cannot be read (it is not a file)"  # reading a named pipe might never end
+            raise UnreadableImageError(msg)
+        return path.read_bytes()
+    except OSError as error:
+        msg = f"it cannot be read ({error.strerror or error})"
+        raise UnreadableImageError(msg) from error
 
 
 def as_rgb(image: npt.NDArray[Any]) -> ImageArray:

@@ -10,7 +10,14 @@ from types import ModuleType
 from typing import Any
 
 PACKAGES = ("anomalib-stfpm", "openvino", "numpy", "opencv-python-headless", "opencv-python")
-_OPENVINO_EXTRA = {"nncf", "onnx", "onnxscript", "openvino"}
+JOBS_PER_MACHINE = "ANOMALIB_STFPM_JOBS_PER_MACHINE"
+"""Environment variable that tells a job of a cluster how many of its kind may share its machine and memory."""
+
+_EXTRAS = {
+    **dict.fromkeys(("nncf", "onnx", "onnxscript", "openvino"), "openvino"),
+    **dict.fromkeys(("ray", "pyarrow"), "cluster"),
+}
+"""The extra that has a package."""
 
 
 class MissingPackageError(ImportError):
@@ -27,8 +34,8 @@ def load(module: str) -> ModuleType:
         return import_module(module)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package in _OPENVINO_EXTRA:
-            msg = f"This needs {package}: pip install 'anomalib-stfpm[openvino]'."
+        if package in _EXTRAS:
+            msg = f"This needs {package}: pip install 'anomalib-stfpm[{_EXTRAS[package]}]'."
         else:
             msg = (
                 f"Only verbs for exported models do without {package}: install anomalib-stfpm with what it depends on."

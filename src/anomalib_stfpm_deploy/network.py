@@ -50,6 +50,7 @@ class Network:
         streams: Number of images that are computed at the same time. By default, the hint decides.
         clamp: Whether normalised scores and maps are clamped to the range from 0 to 1, as they are exported. To compare
             them with another threshold, which may lie above 1, they must not be.
+        threads: Number of threads to compute with. By default, as many as the CPU has cores.
 
     Attributes:
         input_size: Height and width of the model's input; ``None`` if it takes any size.
@@ -76,6 +77,7 @@ class Network:
         streams: int | None = None,
         *,
         clamp: bool = True,
+        threads: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.precision = precision
@@ -91,6 +93,8 @@ class Network:
                 msg = f"The number of streams must be at least 1: got {streams}."
                 raise ValueError(msg)
             settings["NUM_STREAMS"] = streams
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
         model = read_model(self.path)
         self.thresholds = graph.thresholds_of(model)
         if not clamp:

@@ -18,6 +18,9 @@ from anomalib.post_processing import PostProcessor
 from anomalib_stfpm import Stfpm
 from anomalib_stfpm.data import MVTecLayout
 from tests.conftest import random_weights, write_image
+from tests.readme import REPOSITORY
+
+from .two_nodes import TwoNodes
 
 HEARS_CONTROL_C: dict[str, Any] = (
     {"preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL)} if os.name == "posix" else {}
@@ -132,3 +135,18 @@ def browser() -> Iterator[Any]:
         browser = started.chromium.launch(executable_path=found, args=flags)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[TwoNodes]:
+    """A Ray cluster whose nodes compute in one thread."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
+        environment.setenv("OMP_NUM_THREADS", "1")
+        environment.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            environment.setenv(name, "any")
+        environment.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        made = TwoNodes()
+        yield made
+        made.nodes.shutdown()

@@ -95,6 +95,20 @@ def test_the_load_benchmark_finds_no_leak_and_no_different_score(tmp_path: Path)
     assert f"{load['images']} images in " in done.stdout
 
 
+def test_the_cluster_benchmark_compares_workers_with_one_process(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    command = [
+        *readme.command("python -m benchmarks.cluster"), "--images", "40", "--rounds", "1", "--epochs", "1",
+        "--jobs", "3", "--output", tmp_path,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)
+    record = json.loads((tmp_path / "cluster.json").read_text(encoding="utf-8"))
+    single, worker = (record["infer"][name]["images_per_second"] for name in ("one process", "1 worker"))
+    assert f"| 1 worker | {worker:.1f} | {worker:.1f} | {worker:.1f} | {worker / single:.2f} |" in done.stdout
+    assert record["train_seconds"] > 0
+    assert record["jobs"]["seconds_per_job"] > 0
+
+
 def test_the_numbers_benchmark_checks_every_bound() -> None:
     command = readme.command("python -m benchmarks.reliability.numbers")
     done = subprocess.run(command, cwd=readme.REPOSITORY, check=True, capture_output=True, text=True)

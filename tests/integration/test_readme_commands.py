@@ -36,6 +36,7 @@ SHORTER = {
     "reproduce": [
         "--categories", "screw", "--seeds", "0", "--protocol.max_epochs", "1", "--protocol.accelerator", "cpu",
     ],
+    "train-all": ["--protocol.max_epochs", "1", "--protocol.accelerator", "cpu"],
     "compare": [
         "--models", "anomalib_stfpm.Stfpm", "--seeds", "0", "--conditions.max_epochs", "1",
         "--conditions.accelerator", "cpu", "--conditions.rounds", "1", "--conditions.seconds", "0.1",
@@ -48,6 +49,7 @@ MADE = {
     "anomalib export": "**/weights/openvino/model.xml",
     "anomalib-stfpm infer": "found/results.csv",
     "anomalib-stfpm reproduce": "results/*/results.md",
+    "anomalib-stfpm train-all": "models*/screw/weights/openvino/model.xml",
     "anomalib-stfpm import-checkpoint": "student.ckpt",
     "anomalib-stfpm compare": "results/*/comparison.html",
 }
@@ -90,8 +92,11 @@ def test_every_verb_is_shown() -> None:
 
 # anomalib's pipelines have no option that makes them short: test_cli.py and test_tiling.py run shorter configurations.
 PIPELINES = "anomalib(?!-stfpm (benchmark|tiled-ensemble))"
-# Two comparisons, several reproductions, and images of more than 256 x 256.
-SLOW = "anomalib-stfpm (compare|reproduce)|anomalib train --config configs/(quickstart|tiled|high_resolution)"
+# Two comparisons, several reproductions, clusters, and images of more than 256 x 256.
+SLOW = (
+    "anomalib-stfpm (compare|reproduce|train-all|.*--cluster)"
+    "|anomalib train --config configs/(quickstart|tiled|high_resolution)"
+)
 
 
 @pytest.mark.parametrize(

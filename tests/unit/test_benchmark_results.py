@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from anomalib_stfpm.comparison.table import markdown_table
-from benchmarks import deployment, quality, training
+from benchmarks import cluster, deployment, quality, training
 from tests.readme import PAGES, README, REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -64,6 +64,16 @@ def test_the_speed_in_the_readme_is_the_one_measured() -> None:
 def test_the_deployment_tables_are_those_measured() -> None:
     for table in deployment.tables(_read("deployment/deployment.json")):
         assert f"{table}\n" in PAGES["deployment.md"]
+
+
+def test_the_cluster_tables_are_those_measured() -> None:
+    record = _read("cluster/cluster.json")
+    for table in cluster.tables(record):
+        assert f"{table}\n" in PAGES["many_machines.md"]
+    page = " ".join(PAGES["many_machines.md"].split())
+    assert f"a job costs {1e3 * record['jobs']['seconds_per_job']:.1f} ms" in page
+    assert f"its export, took {record['train_seconds']:.0f} s" in page
+    assert f"{record['listed_per_second']:,.0f} images per second are listed" in page
 
 
 def test_the_training_times_are_those_measured() -> None:

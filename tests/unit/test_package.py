@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 
 from tests.readme import REPOSITORY
 
-EXTRAS = ("deploy", "dev", "docs", "notebooks", "offline", "openvino", "test")
+EXTRAS = ("cluster", "deploy", "dev", "docs", "notebooks", "offline", "openvino", "test")
 
 # anomalib's command, which then says which package it has trained.
 TRAINING = """

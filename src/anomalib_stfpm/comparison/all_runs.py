@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from anomalib_stfpm.comparison.run import RESULT_FILE, Job
 from anomalib_stfpm.results import environment, finite_json
 from anomalib_stfpm.results.output_folder import read_json, remember_configuration
 from anomalib_stfpm_deploy import files
+from anomalib_stfpm_deploy.cluster.jobs import Cluster, Failure, outcomes
 
 _SIGKILL = 9  # which Windows has no name for
 _NOT_REMEMBERED = {"time_limit", "rounds", "seconds"}  # conditions that may change without a model being another
@@ -68,6 +70,7 @@ def compare(
     conditions: Conditions,
     output: Path,
     seeds: Sequence[int] = (0,),
+    cluster: Cluster | None = None,
 ) -> dict[str, Any]:
     """Train, test, export and time models on the same images, and report.
 
@@ -80,13 +83,16 @@ def compare(
         conditions: What is the same for all models.
         output: Folder to write to.
         seeds: Seeds, each for a run of every model on every category. The models of the first are exported.
+        cluster: A Ray cluster to train and test on, side by side; ``None`` runs one after the other on this machine.
+            Exported models are timed on this machine in either case, so that their times can be compared.
 
     Returns:
         The record that the report is made from, see :func:`anomalib_stfpm.comparison.record.record`.
 
     Raises:
         OSError: If the teacher's weights are missing or out of reach, or the output cannot be written.
-        ValueError: If an argument is not valid, or ``output`` holds results of another configuration.
+        ValueError: If an argument is not valid, ``output`` holds results of another configuration, or a machine of the
+            cluster does not see it.
         KeyboardInterrupt: If the user interrupts it.
 
     Example:
@@ -99,6 +105,7 @@ def compare(
         ...
         ValueError: models must be at least one, with names that differ: got [].
     """
+    output = output if cluster is None else output.resolve()
     runs = _runs(data, contestants, conditions, output, seeds)
     _check(runs, conditions)
     kept = {name: value for name, value in asdict(conditions).items() if name not in _NOT_REMEMBERED}
@@ -125,9 +132,15 @@ def compare(
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns) as progress:
         task = progress.add_task("", total=len(runs), completed=len(runs) - len(waiting))
-        for run in waiting:
+
+        def carry_out(run: _Run) -> str | None:
             progress.update(task, description=f"{run.category}, {run.job.contestant.name}, seed {run.job.seed}")
-            problem = _carry_out(run)
+            return _carry_out(run)
+
+        jobs = {run.name: partial(carry_out if cluster is None else _carry_out, run) for run in waiting}
+        by_name = {run.name: run for run in waiting}
+        for name, outcome in outcomes(jobs, cluster, output):
+            run, problem = by_name[name], outcome.reason if isinstance(outcome, Failure) else outcome
             files.write_text(run.folder / OUTCOME_FILE, json.dumps({"problem": problem}) + "\n")
             progress.console.print(_line(run), highlight=False, markup=False, soft_wrap=True)
             progress.advance(task)

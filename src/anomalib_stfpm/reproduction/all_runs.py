@@ -1,13 +1,21 @@
 """All runs of a reproduction: every category with every seed, resumed if interrupted."""
 
-import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from anomalib.models.components import AnomalibModule
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from anomalib_stfpm import argument_checks
 from anomalib_stfpm.backbone import teacher_weights
@@ -17,6 +25,7 @@ from anomalib_stfpm.reproduction.protocol import Protocol
 from anomalib_stfpm.reproduction.run import RESULT_FILE, configuration, run
 from anomalib_stfpm.results.output_folder import read_json, remember_configuration
 from anomalib_stfpm_deploy import files
+from anomalib_stfpm_deploy.cluster.jobs import Cluster, Failure, outcomes
 
 ERROR_FILE = "error.txt"
 
@@ -28,6 +37,7 @@ def reproduce(
     output: Path,
     categories: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
+    cluster: Cluster | None = None,
 ) -> dict[str, str]:
     """Train and test categories as the paper does and compare with the published results.
 
@@ -42,14 +52,16 @@ def reproduce(
         output: Folder to write to.
         categories: Names of the categories; ``None`` takes all in ``root``.
         seeds: Every category is run with each of them.
+        cluster: A Ray cluster to run on, side by side; ``None`` runs one after the other in this process.
 
     Returns:
         For each category without a result, the reason.
 
     Raises:
         FileNotFoundError: If ``root`` has no category, or the teacher's weights are missing.
-        ConnectionError: If the hub with the teacher's weights is out of reach.
-        ValueError: If an argument is not valid, or ``output`` holds results of another configuration.
+        ConnectionError: If the hub with the teacher's weights is out of reach, or no cluster answers.
+        ValueError: If an argument is not valid, ``output`` holds results of another configuration, or a machine of the
+            cluster does not see it.
         KeyboardInterrupt: If the user interrupts it.
 
     Example:
@@ -61,11 +73,7 @@ def reproduce(
         ...
         FileNotFoundError: 'nowhere' is not a folder: give the one that holds a folder for each category, ...
     """
-    names = list(dict.fromkeys(categories or category.categories_in(root)))
-    for name in names:
-        if not name or Path(name).name != name or name == "..":
-            msg = f"categories must be names of folders in the root, not paths: got '{name}'."
-            raise ValueError(msg)
+    names = category.named_categories(root, categories)
     argument_checks.seeds(seeds)
     model = make_model()
     folders = {(name, seed): output / name / f"seed_{seed}" for name in names for seed in seeds}
@@ -80,27 +88,38 @@ def reproduce(
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     with Progress(TextColumn("{task.description}"), *columns) as progress:
-        runs_done = progress.add_task("runs", total=len(folders))
-        epochs_done = progress.add_task("epochs", total=protocol.max_epochs)
+        runs = [each for each in folders if each in unfinished and each[0] not in missing]
+        runs_done = progress.add_task("runs", total=len(folders), completed=len(folders) - len(runs))
+        on_epoch = _ignore if cluster is not None else partial(_show_epoch, progress, progress.add_task("epochs"))
+        given = (make_model, protocol, root.resolve())
+        jobs = {
+            (name, seed): partial(
+                run,
+                *given,
+                name,
+                seed,
+                folders[name, seed].resolve(),
+                partial(on_epoch, f"{name}, seed {seed}", protocol.max_epochs),
+            )
+            for name, seed in runs
+        }
 
-        def show_epoch(epoch: int) -> None:
-            progress.update(epochs_done, completed=epoch)
-
-        for (name, seed), folder in folders.items():
-            if (name, seed) in unfinished and name not in missing:
-                progress.update(epochs_done, description=f"{name}, seed {seed}", completed=0)
-                try:
-                    result = run(make_model, protocol, root, name, seed, folder, show_epoch)
-                except Exception as error:  # the other runs go on
-                    missing[name] = f"{type(error).__name__}: {error} (see '{folder / ERROR_FILE}')"
-                    files.write_text(folder / ERROR_FILE, traceback.format_exc())
-                else:
-                    (folder / ERROR_FILE).unlink(missing_ok=True)
-                    progress.console.print(_line(result), highlight=False, soft_wrap=True)
-            progress.advance(runs_done)
+        def report_all() -> None:
             # Earlier commands may have run other categories and seeds in the same folder.
             finished = (read_json(path) for path in sorted(output.glob(f"*/seed_*/{RESULT_FILE}")))
             report.write(output, [result for result in finished if result is not None], missing)
+
+        report_all()
+        for (name, seed), outcome in outcomes(jobs, cluster, output):
+            error_file = folders[name, seed] / ERROR_FILE
+            if isinstance(outcome, Failure):
+                missing[name] = f"{outcome.reason} (see '{error_file}')"
+                files.write_text(error_file, outcome.trace)
+            else:
+                error_file.unlink(missing_ok=True)
+                progress.console.print(_line(outcome), highlight=False, soft_wrap=True)
+            progress.advance(runs_done)
+            report_all()
     for name, reason in missing.items():
         Console(stderr=True).print(f"Missing: {name}: {reason}.", markup=False, highlight=False, soft_wrap=True)
     return missing
@@ -109,3 +128,11 @@ def reproduce(
 def _line(result: dict[str, Any]) -> str:
     figures = ", ".join(f"{metric} {value:.4f}" for metric, value in result["metrics"].items())
     return f"{result['category']}, seed {result['seed']}: {figures} (student of epoch {result['epoch']})"
+
+
+def _show_epoch(progress: Progress, task: TaskID, run: str, epochs: int, epoch: int) -> None:
+    progress.update(task, description=run, total=epochs, completed=epoch)
+
+
+def _ignore(run: str, epochs: int, epoch: int) -> None:
+    del run, epochs, epoch

@@ -1,6 +1,6 @@
 """Check the images of a category before hours of training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +24,36 @@ def categories_in(root: Path) -> list[str]:
     return names
 
 
-def problem(folder: Path) -> str | None:
+def named_categories(root: Path, given: Sequence[str] | None) -> list[str]:
+    """Return the categories that are given, each once; all in the root if none are.
+
+    Raises:
+        FileNotFoundError: If the root is missing or has none.
+        ValueError: If one is no name of a folder.
+    """
+    names = list(dict.fromkeys(given or categories_in(root)))
+    for name in names:
+        if not name or Path(name).name != name or name == "..":
+            msg = f"categories must be names of folders in the root, not paths: got '{name}'."
+            raise ValueError(msg)
+    return names
+
+
+def problem(folder: Path, *, has_test: bool = True) -> str | None:
     """Describe what is missing or damaged in a category in MVTec AD's layout, ``None`` if nothing is.
 
-    ``ground_truth`` may be missing as a whole.
+    ``ground_truth`` may be missing as a whole, and the test images if there is no test.
     """
     if not folder.is_dir():
         return f"there is no folder '{folder}'"
-    good = {part: next(iter(normal_folders(folder / part)), folder / part / "good") for part in ("train", "test")}
-    for part, purpose in {"train": "to train with", "test": "to test with"}.items():
-        if not images_in(good[part]):
-            return f"'{good[part]}' holds no images {purpose}"
+    for part in ("train", "test") if has_test else ("train",):
+        good = next(iter(normal_folders(folder / part)), folder / part / "good")
+        if not images_in(good):
+            return f"'{good}' holds no images to {part} with"
+    return (has_test and _problem_of_defects(folder)) or _first_damage(folder, has_test=has_test)
+
+
+def _problem_of_defects(folder: Path) -> str | None:
     defects = [path.name for path in defect_folders(folder / "test")]
     if not any(images_in(folder / "test" / defect) for defect in defects):
         return f"'{folder / 'test'}' holds no images of defects"
@@ -43,9 +62,13 @@ def problem(folder: Path) -> str | None:
             images, masks = (len(images_in(folder / part / defect)) for part in ("test", "ground_truth"))
             if masks != images:
                 return f"'{folder / 'ground_truth' / defect}' holds {masks} masks for {images} images"
+    return None
+
+
+def _first_damage(folder: Path, *, has_test: bool) -> str | None:
     damages = (
         _damage(path, read_mask if part == "ground_truth" else read_image)
-        for part in ("train", "test", "ground_truth")
+        for part in (("train", "test", "ground_truth") if has_test else ("train",))
         for path in images_in(folder / part)
     )
     return next((damage for damage in damages if damage), None)

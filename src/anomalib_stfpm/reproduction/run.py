@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
@@ -54,7 +55,7 @@ def run(
     Raises:
         KeyboardInterrupt: If the user interrupts it.
     """
-    with _quiet():
+    with quiet():
         seed_everything(seed, workers=True)
         datamodule = MVTecLayout(
             root=root,
@@ -67,51 +68,72 @@ def run(
             seed=seed,
         )
         model = make_model()
-        epochs = LambdaCallback(
-            on_train_start=lambda trainer, _: on_epoch(trainer.current_epoch),
-            on_train_epoch_end=lambda trainer, _: on_epoch(trainer.current_epoch + 1),
-        )
-        last = ModelCheckpoint(dirpath=folder, filename=Path(RESUME_CHECKPOINT).stem, enable_version_counter=False)
-        arguments: dict[str, Any] = {
-            "default_root_dir": folder,
-            "accelerator": protocol.accelerator,
-            "devices": 1,
-            "precision": protocol.precision,
-            "max_epochs": protocol.max_epochs,
-            "logger": False,
-            "enable_progress_bar": False,
-            "enable_model_summary": False,
-            "callbacks": [last, epochs],
-        }
-        # A model's own arguments come first: PatchCore, for example, must train for one epoch.
-        trainer = Trainer(**{**arguments, **model.trainer_arguments})
-        checkpoint = _readable(folder / RESUME_CHECKPOINT)
-        start = time.perf_counter()
-        try:
-            trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint)
-            fit_seconds = time.perf_counter() - start
-            selection = _selection(trainer)
-            with files.replacing(folder / STUDENT_CHECKPOINT) as temporary:
-                trainer.save_checkpoint(temporary, weights_only=False)
-            (metrics,) = trainer.test(model, datamodule=datamodule, verbose=False)
-        except SystemExit as error:  # Lightning's answer to Ctrl-C
-            if trainer.state.status == TrainerStatus.INTERRUPTED:
-                raise KeyboardInterrupt from error
-            raise
+        measured = train_and_test(model, datamodule, protocol, folder, on_epoch)
     result = {
         "category": category,
         "seed": seed,
-        "metrics": metrics,
-        **selection,
-        "fit_seconds": None if checkpoint else round(fit_seconds, 1),
+        **measured,
         "configuration": configuration(model, protocol),
         "environment": environment.describe(),
     }
+    finish(folder, result)
+    return result
+
+
+def train_and_test(
+    model: AnomalibModule,
+    datamodule: AnomalibDataModule,
+    protocol: Protocol,
+    folder: Path,
+    on_epoch: Callable[[int], None],
+    *,
+    has_test: bool = True,
+) -> dict[str, Any]:
+    """Train, resuming an interrupted training, write the best student, and test it.
+
+    Returns:
+        ``metrics``, ``epoch`` and ``val_error`` of the student, and ``fit_seconds``; ``None`` after an interruption.
+    """
+    epochs = LambdaCallback(
+        on_train_start=lambda trainer, _: on_epoch(trainer.current_epoch),
+        on_train_epoch_end=lambda trainer, _: on_epoch(trainer.current_epoch + 1),
+    )
+    last = ModelCheckpoint(dirpath=folder, filename=Path(RESUME_CHECKPOINT).stem, enable_version_counter=False)
+    arguments: dict[str, Any] = {
+        "default_root_dir": folder,
+        "accelerator": protocol.accelerator,
+        "devices": 1,
+        "precision": protocol.precision,
+        "max_epochs": protocol.max_epochs,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "callbacks": [last, epochs],
+    }
+    # A model's own arguments come first: PatchCore, for example, must train for one epoch.
+    trainer = Trainer(**{**arguments, **model.trainer_arguments})
+    checkpoint = _readable(folder / RESUME_CHECKPOINT)
+    start = time.perf_counter()
+    try:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint)
+        fit_seconds = time.perf_counter() - start
+        selection = _selection(trainer)
+        with files.replacing(folder / STUDENT_CHECKPOINT) as temporary:
+            trainer.save_checkpoint(temporary, weights_only=False)
+        metrics = trainer.test(model, datamodule=datamodule, verbose=False)[0] if has_test else {}
+    except SystemExit as error:  # Lightning's answer to Ctrl-C
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise
+    return {"metrics": metrics, **selection, "fit_seconds": None if checkpoint else round(fit_seconds, 1)}
+
+
+def finish(folder: Path, result: dict[str, Any]) -> None:
+    """Write the result of a run, and remove what it would have resumed from."""
     files.write_text(folder / RESULT_FILE, finite_json.dumps(result))
     for leftover in folder.glob("*.ckpt"):
         if leftover.name != STUDENT_CHECKPOINT:
             leftover.unlink()
-    return result
 
 
 def configuration(model: AnomalibModule, protocol: Protocol) -> dict[str, Any]:
@@ -147,7 +169,7 @@ def _readable(checkpoint: Path) -> Path | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what Lightning and anomalib print in every run, which would break up the progress bar."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning_fabric", "anomalib")
     levels = {each: each.level for each in map(logging.getLogger, names)}

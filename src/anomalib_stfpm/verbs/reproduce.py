@@ -9,6 +9,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser
 from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.reproduction import Protocol, authors_stfpm, reproduce
 from anomalib_stfpm.reproduction.protocol import ORIGINAL_RECIPE
+from anomalib_stfpm.verbs import cluster_options
 from anomalib_stfpm_deploy.cli import INTERRUPTED
 from anomalib_stfpm_deploy.files import lock_folder
 
@@ -27,6 +28,7 @@ def parser() -> ArgumentParser:
     made.add_argument("--categories", type=str, nargs="+", help="all in root, unless given")
     made.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds, each for a run of every category")
     made.add_argument("--output", type=Path, default=Path("results/reproduce"), help="folder to write to")
+    cluster_options.add_to(made)
     made.add_class_arguments(
         Stfpm, "model", skip={"pre_processor", "post_processor", "evaluator", "visualizer"}, instantiate=False
     )
@@ -38,14 +40,13 @@ def parser() -> ArgumentParser:
 def main(arguments: Sequence[str]) -> int:
     """Run the verb and return the exit code: 0, 1 if a category has no result, 130 if interrupted."""
     made = parser()
-    given = made.parse_args(list(arguments))
-    settings = made.instantiate_classes(given)
+    settings = made.instantiate_classes(made.parse_args(list(arguments)))
     make_model = partial(authors_stfpm, **settings.model.as_dict())
     try:
         with lock_folder(settings.output):
-            missing = reproduce(
-                make_model, settings.protocol, settings.root, settings.output, settings.categories, settings.seeds
-            )
+            cluster = cluster_options.cluster_of(settings, settings.protocol.accelerator)
+            given = (settings.root, settings.output, settings.categories, settings.seeds, cluster)
+            missing = reproduce(make_model, settings.protocol, *given)
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on from the last epoch that was finished.")
         return INTERRUPTED

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.cli import INTERRUPTED, Parser
+from anomalib_stfpm_deploy.machine import load
 from anomalib_stfpm_deploy.network import F32, PRECISIONS, THROUGHPUT, Network, model_files
 from anomalib_stfpm_deploy.results import Results
 from anomalib_stfpm_deploy.thresholds import FALSE_ALARM_RATE, Thresholds
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--full-size", action="store_true", help="heat maps and overlays of the image's size, not of the model's input"
     )
+    made.add_argument("--cluster", help="score on a Ray cluster, with other options: see --cluster local --help")
     made.add_argument("--no-pictures", action="store_true", help="no heat maps, overlays and gallery")
     made.add_argument(
         "--min-area",
@@ -79,6 +81,10 @@ def main(arguments: Sequence[str]) -> int:
         OSError: If a file of the model or an input is missing, or the output cannot be written.
         ValueError: If the model is not one, an argument is not valid, or another command is at work in the output.
     """
+    on_cluster = argparse.ArgumentParser(add_help=False)
+    on_cluster.add_argument("--cluster")
+    if on_cluster.parse_known_args(arguments)[0].cluster is not None:
+        return int(load("anomalib_stfpm_deploy.cluster.infer").main(arguments))
     given = parser().parse_args(arguments)
     _check(given)
     images = {} if given.watch else dict(find_images(given.input))
@@ -167,7 +173,7 @@ def _infer(job: Job, images: dict[str, Path], results: Results, *, fail_on_anoma
     try:
         for done, result in enumerate(run(job, left), 1):
             results.add(result)
-            _show_progress(done, len(left), time.monotonic() - start)
+            show_progress(done, len(left), time.monotonic() - start)
     except KeyboardInterrupt:
         print("\nInterrupted: the same command resumes.")
         return INTERRUPTED
@@ -184,7 +190,8 @@ def _infer(job: Job, images: dict[str, Path], results: Results, *, fail_on_anoma
     return ANOMALOUS if fail_on_anomaly and anomalous else min(len(unreadable), LARGEST_COUNT)
 
 
-def _show_progress(done: int, total: int, seconds: float) -> None:
+def show_progress(done: int, total: int, seconds: float) -> None:
+    """Show on a terminal how many images are done, and how long the others will take."""
     if sys.stderr.isatty():
         rate = done / max(seconds, 1e-9)
         line = f"{done}/{total} images, {rate:.1f} images/s, {(total - done) / rate:.0f} s left"

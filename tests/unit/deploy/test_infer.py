@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_stfpm_deploy.infer.found import find_images
-from anomalib_stfpm_deploy.infer.verb import _show_progress
+from anomalib_stfpm_deploy.infer.verb import show_progress
 
 
 def touch(*paths: Path) -> None:
@@ -45,6 +45,6 @@ def test_progress_is_shown_on_a_terminal_only(is_terminal: bool, monkeypatch: py
     stream = io.StringIO()
     monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
     monkeypatch.setattr(sys, "stderr", stream)
-    _show_progress(3, 3, 1.5)
+    show_progress(3, 3, 1.5)
     expected = "3/3 images, 2.0 images/s, 0 s left"
     assert stream.getvalue().strip() == (expected if is_terminal else "")

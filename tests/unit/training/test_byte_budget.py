@@ -51,6 +51,13 @@ def test_a_budget_is_for_the_device_first_of_which_half_stays_free(
     assert {each.device: each.left for each in given} == expected
 
 
+@pytest.mark.usefixtures("_a_thousand_bytes_are_free")
+def test_jobs_that_share_a_machine_share_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANOMALIB_STFPM_JOBS_PER_MACHINE", "5")
+    assert budgets(parse_budget("auto"), CPU)[0].left == 100
+    assert budgets(parse_budget("500"), CPU)[0].left == 500
+
+
 def test_no_more_is_granted_than_is_left() -> None:
     budget = ByteBudget(CPU, 100)
     assert [budget.take(30, 2), budget.take(30, 5), budget.take(10, 5)] == [2, 1, 1]

@@ -1,11 +1,14 @@
 """How much memory the feature cache may use."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
+
+from anomalib_stfpm_deploy.machine import JOBS_PER_MACHINE
 
 AUTO = "auto"
 
@@ -48,10 +51,12 @@ def budgets(budget: int | None, device: torch.device, processes: int = 1) -> lis
     """Return what each process may use of the training device's own memory, if it has any, and then of main memory.
 
     A parsed budget is for both together; ``None`` stands for half of what is free in each. At most half of the free
-    memory of the device is used, for training needs the rest.
+    memory of the device is used, for training needs the rest. The jobs of a cluster that share a machine share the free
+    main memory.
     """
+    jobs = int(os.environ.get(JOBS_PER_MACHINE, "1"))
     on_device = int(_SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
-    in_main_memory = (int(_SHARE_OF_FREE_MEMORY * free_memory()) if budget is None else budget) // processes
+    in_main_memory = (int(_SHARE_OF_FREE_MEMORY * free_memory()) // jobs if budget is None else budget) // processes
     if budget is not None:
         on_device = min(on_device, in_main_memory)
         in_main_memory -= on_device
