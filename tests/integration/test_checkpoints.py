@@ -16,7 +16,7 @@ from .test_student_selection import Noise, held_out
 
 pytestmark = pytest.mark.integration
 
-LARGE = 4096  # bytes; vectors of the test's teacher may all be ones
+LARGE = 1024  # bytes
 
 
 def tensors(value: Any) -> Iterator[torch.Tensor]:  # noqa: ANN401
