@@ -18,6 +18,8 @@ _NUMBERS = {
 
 COLUMNS = {
     **{name: name for name in ("model", "seeds", *METRICS)},
+    "PointingGame": "pointing game",
+    "CoveredAUROC": "covered AUROC",
     **{column: heading for column, (heading, *_) in _NUMBERS.items()},
 }
 """Columns of the table that people read, with their headings."""
