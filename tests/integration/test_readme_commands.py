@@ -148,5 +148,5 @@ def test_all_other_commands_install_or_measure() -> None:
     tests = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests" / "integration").glob("test_*.py")]
     joined = "\n".join(tests)
     assert [
-        name for name in measuring if f'command("python -m {name}")' not in joined and f'"-m", "{name}"' not in joined
+        name for name in measuring if f'command("python -m {name}' not in joined and f'"-m", "{name}"' not in joined
     ] == []

@@ -73,7 +73,7 @@ CHANGED: dict[str, tuple[Change, str]] = {
     "a number as backbone": (with_hyper_parameters(backbone=5), "backbone must be the name of a timm model: got 5."),
     "unknown level": (with_hyper_parameters(layers=["layer9"]), "has no level 'layer9'"),
     "other levels": (
-        with_hyper_parameters(layers=["layer1", "layer4"]),
+        with_hyper_parameters(layers=["layer1", "layer4"], level_powers=[1, 1]),
         "is of another model than anomalib_stfpm.Stfpm",
     ),
     "impossible map": (with_hyper_parameters(map_size=[0, 0]), "map_size must be a height and a width"),
