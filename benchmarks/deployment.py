@@ -27,9 +27,9 @@ from anomalib.deploy import CompressionType
 from anomalib.models.components import AnomalibModule
 from PIL import Image
 
-from anomalib_stfpm import Stfpm
 from anomalib_stfpm.comparison.pretrained import pretrained
 from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.reproduction import authors_stfpm
 from anomalib_stfpm_deploy import files, machine
 from anomalib_stfpm_deploy.network import precisions_of_this_machine
 from anomalib_stfpm_deploy.timing import Timing, table, time_models
@@ -68,7 +68,7 @@ class EndToEnd:
 
 def export_all(root: Path, category: str, folder: Path) -> dict[str, Path]:
     """Export this package's model in 32 and in 8 bits, and anomalib's."""
-    ours = Stfpm(BACKBONE, evaluator=False, visualizer=False)
+    ours = authors_stfpm(backbone=BACKBONE)  # with the levels of anomalib's
     ours.model.load_teacher(timm.create_model(BACKBONE).state_dict())
     with pretrained(BACKBONE, None):
         theirs = anomalib.models.Stfpm(backbone=BACKBONE, evaluator=False, visualizer=False)

@@ -46,6 +46,7 @@ from anomalib_stfpm import Stfpm
 from anomalib_stfpm.comparison.pretrained import pretrained
 from anomalib_stfpm.data import MVTecLayout
 from anomalib_stfpm.data.texture_demo import write_category
+from anomalib_stfpm.reproduction import authors_stfpm
 from anomalib_stfpm.results import environment
 from anomalib_stfpm_deploy.files import write_text
 
@@ -170,8 +171,8 @@ CONTENDERS = {c.__name__: c for c in (default, bf16, anomalibs, plain, not_remem
 
 
 def ours(settings: Settings) -> Stfpm:
-    """Make this package's model, with a random teacher."""
-    model = Stfpm(BACKBONE, cache_budget=settings.cache_budget, evaluator=False, visualizer=False)
+    """Make this package's model with the levels and the loss of anomalib's, and a random teacher."""
+    model = authors_stfpm(backbone=BACKBONE, cache_budget=settings.cache_budget)
     model.model.teacher_is_loaded.fill_(True)
     return model
 

@@ -27,9 +27,10 @@ import torch
 from anomalib.data.utils.tiler import Tiler
 from skimage import data as photographs
 
-from anomalib_stfpm import Stfpm, StfpmModel
+from anomalib_stfpm import StfpmModel
 from anomalib_stfpm.backbone import teacher_weights
 from anomalib_stfpm.loss import StfpmLoss
+from anomalib_stfpm.reproduction import authors_stfpm
 from anomalib_stfpm_deploy.files import write_text
 
 BACKBONE = "tf_efficientnet_lite0"
@@ -162,7 +163,7 @@ def computed(images: torch.Tensor, folder: Path) -> Iterator[tuple[str, Found]]:
     network.tiler = None
     yield "float32, channels first", _by(network.to(memory_format=torch.contiguous_format), images)
 
-    exported: Any = Stfpm(BACKBONE, input_size=(SIZE, SIZE), pre_processor=False, post_processor=False)
+    exported: Any = authors_stfpm(backbone=BACKBONE, input_size=(SIZE, SIZE), pre_processor=False, post_processor=False)
     exported.model.load_state_dict(network.state_dict())
     path = exported.eval().to_openvino(folder, input_size=(SIZE, SIZE))
     for name, batch_size, threads in (("", IMAGES, 0), (", 1 thread", IMAGES, 1), (", 1 image at a time", 1, 0)):

@@ -207,8 +207,12 @@ def test_jobs_that_ask_for_too_much_are_announced_or_refused(
     assert "a job asks for: the jobs wait until one joins." in capsys.readouterr().err
 
 
-def workers() -> list[psutil.Process]:
-    return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [""])[0].startswith(WORKERS)]
+def workers(cluster: TwoNodes) -> list[psutil.Process]:
+    """Processes of a cluster, but of no other on this machine, that do a job."""
+    of_this = f"--gcs-address={cluster.address}"
+    nodes = [one for one in psutil.process_iter(["cmdline"]) if of_this in (one.info["cmdline"] or [])]
+    children = [child for node in nodes for child in node.children(recursive=True)]
+    return [one for one in children if one.is_running() and "".join(one.cmdline()[:1]).startswith(WORKERS)]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such signals")
@@ -224,16 +228,16 @@ def test_control_c_stops_the_jobs_and_the_same_command_goes_on(
     while not trained_in(tmp_path / "output"):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
-    assert len(workers()) == 2
+    assert len(workers(cluster)) == 2
     process.send_signal(signal.SIGINT)
     said, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "the same command goes on" in said
     for _ in range(100):
-        if not workers():
+        if not workers(cluster):
             break
         time.sleep(0.1)
-    assert workers() == []
+    assert workers(cluster) == []
 
 
 def test_a_cluster_of_this_machine_alone_is_started_and_stopped(
