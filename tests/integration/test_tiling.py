@@ -26,6 +26,7 @@ from anomalib_stfpm import Stfpm
 from anomalib_stfpm.cli import main
 from anomalib_stfpm.components.pre_processor import flat
 from anomalib_stfpm.data import MVTecLayout
+from anomalib_stfpm.reproduction.protocol import ORIGINAL_RECIPE
 from anomalib_stfpm.verbs.tiled_ensemble import main as tiled_ensemble
 from tests.readme import REPOSITORY
 from tests.refusals.harness import assert_refused, in_this_process
@@ -35,7 +36,10 @@ from .conftest import quiet_engine, tiny_model
 pytestmark = pytest.mark.integration
 
 SIZE, PERIOD, DEFECT = 1024, 8, 12  # pixels
-LITE0 = {"backbone": "tf_efficientnet_lite0", "teacher_weights": "package"}
+LITE0 = {
+    "backbone": "tf_efficientnet_lite0", "teacher_weights": "package", "layers": ["blocks.1", "blocks.2", "blocks.4"],
+    "level_powers": [1, 1, 1], **ORIGINAL_RECIPE,
+}  # fmt: skip
 CONFIG = REPOSITORY / "configs" / "tiled_ensemble.yaml"
 
 
