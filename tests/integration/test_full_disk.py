@@ -106,7 +106,7 @@ def test_infer_keeps_the_last_results_and_resumes_when_there_is_room(exported: P
     assert infer().returncode == 0
     record = json.loads((tmp_path / "found" / "results.json").read_text(encoding="utf-8"))
     assert len(record["results"]) == 30
-    assert sorted(contents(tmp_path / "found")) == ["results.csv", "results.json"]
+    assert sorted(contents(tmp_path / "found")) == ["coco.json", "results.csv", "results.json"]
 
 
 def test_reproduce_keeps_the_last_table_and_resumes_when_there_is_room(
