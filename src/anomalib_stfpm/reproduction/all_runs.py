@@ -1,6 +1,6 @@
 """All runs of a reproduction: every category with every seed, resumed if interrupted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,9 +120,14 @@ def reproduce(
                 progress.console.print(_line(outcome), highlight=False, soft_wrap=True)
             progress.advance(runs_done)
             report_all()
+    print_missing(missing)
+    return missing
+
+
+def print_missing(missing: Mapping[str, str]) -> None:
+    """Say on standard error which categories have no result, and why."""
     for name, reason in missing.items():
         Console(stderr=True).print(f"Missing: {name}: {reason}.", markup=False, highlight=False, soft_wrap=True)
-    return missing
 
 
 def _line(result: dict[str, Any]) -> str:

@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from anomalib_stfpm import argument_checks
 from anomalib_stfpm.backbone import teacher_weights
 from anomalib_stfpm.lightning_model import Stfpm
-from anomalib_stfpm.reproduction.all_runs import ERROR_FILE
+from anomalib_stfpm.reproduction.all_runs import ERROR_FILE, print_missing
 from anomalib_stfpm.reproduction.category import named_categories
 from anomalib_stfpm.reproduction.protocol import Protocol
 from anomalib_stfpm.reproduction.run import RESULT_FILE, configuration
@@ -102,6 +101,5 @@ def train_all(
                 progress.console.print(f"{name}: {outcome['exported']}", highlight=False, markup=False, soft_wrap=True)
             progress.advance(done)
             write_table()
-    for name, reason in missing.items():
-        Console(stderr=True).print(f"Missing: {name}: {reason}.", markup=False, highlight=False, soft_wrap=True)
+    print_missing(missing)
     return missing
