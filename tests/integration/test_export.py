@@ -254,6 +254,11 @@ def test_every_compression_gives_a_model_that_predicts(
     operations = [operation.get_type_name() for operation in openvino.Core().read_model(exported).get_ops()]
     computes_in_8_bits = compression in (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ)
     assert ("FakeQuantize" in operations) == computes_in_8_bits
+    for operation in openvino.Core().read_model(exported).get_ops():
+        if operation.get_type_name() == "FakeQuantize":
+            shape = operation.get_output_partial_shape(0)
+            assert len(shape) == 4, "a distance is in 8 bits"
+            assert shape[1] != 1, "a map is in 8 bits"
     report = exported.with_suffix(".agreement.json")
     assert report.is_file() == computes_in_8_bits
     if computes_in_8_bits:

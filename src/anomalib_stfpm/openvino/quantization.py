@@ -160,15 +160,20 @@ def floating_point_operations(model: openvino.Model) -> nncf.IgnoredScope:
 
 
 def _head(operations: list[openvino.Node]) -> list[str]:
-    """Operations behind the networks: no convolution uses what they compute."""
+    """Operations behind the networks: no convolution of features uses what they compute."""
     networks: set[str] = set()
     names = []
     for operation in reversed(operations):
-        if operation.get_type_name() in _CONVOLUTIONS or any(_name(node) in networks for node in _targets(operation)):
+        if _is_of_network(operation) or any(_name(node) in networks for node in _targets(operation)):
             networks.add(_name(operation))
         elif operation.get_type_name() not in _NO_OPERATIONS:
             names.append(_name(operation))
     return names
+
+
+def _is_of_network(operation: openvino.Node) -> bool:
+    """Whether it is a convolution of features or of an image: one of a single channel blurs the anomaly map."""
+    return operation.get_type_name() in _CONVOLUTIONS and operation.input_value(0).partial_shape[1] != 1
 
 
 def _needs_floating_point(operation: openvino.Node) -> bool:

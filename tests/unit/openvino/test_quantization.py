@@ -37,6 +37,14 @@ def test_only_the_head_of_a_plain_network_stays_in_floating_point() -> None:
     assert in_floating_point(convolution(stem, 4, "second"), image) == {"head"}
 
 
+def test_a_blur_of_the_map_is_no_part_of_the_network() -> None:
+    image = opset13.parameter([1, 3, 8, 8], np.float32, name="image")
+    features = convolution(image, 3, "stem")
+    squared = opset13.multiply(features, features, name="squared")
+    anomaly_map = opset13.reduce_sum(squared, [1], keep_dims=True, name="map")
+    assert in_floating_point(convolution(anomaly_map, 1, "blur"), image) == {"squared", "map", "blur", "head"}
+
+
 def test_depthwise_and_unbounded_convolutions_stay_in_floating_point() -> None:
     image = opset13.parameter([1, 3, 8, 8], np.float32, name="image")
     stem = opset13.clamp(convolution(image, 3, "stem"), 0, 6)
