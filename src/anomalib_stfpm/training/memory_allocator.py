@@ -23,8 +23,8 @@ class KeepFreedMemory(Callback):
     def __init__(self) -> None:
         self._is_on = False
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start to keep freed memory."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start to keep freed memory, once the cache is filled: what decoding frees is of no use in training."""
         del trainer
         library = _glibc()
         if library is not None and pl_module.device.type == "cpu":

@@ -39,7 +39,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Library:
 @pytest.mark.parametrize("fails", [False, True])
 def test_memory_is_kept_for_a_fit_and_returned_once(library: Library, fails: bool) -> None:
     callback = KeepFreedMemory()
-    callback.on_fit_start(TRAINER, model("cpu"))
+    callback.on_train_start(TRAINER, model("cpu"))
     assert library.told == [(-4, 0), (-1, -1)]
     library.told.clear()
     for _ in range(2):
@@ -52,7 +52,7 @@ def test_memory_is_kept_for_a_fit_and_returned_once(library: Library, fails: boo
 
 def test_training_on_another_device_changes_nothing(library: Library) -> None:
     callback = KeepFreedMemory()
-    callback.on_fit_start(TRAINER, model("cuda"))
+    callback.on_train_start(TRAINER, model("cuda"))
     callback.on_fit_end(TRAINER, model("cuda"))
     assert library.told == []
 
@@ -60,5 +60,5 @@ def test_training_on_another_device_changes_nothing(library: Library) -> None:
 def test_other_c_libraries_are_not_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     callback = KeepFreedMemory()
-    callback.on_fit_start(TRAINER, model("cpu"))
+    callback.on_train_start(TRAINER, model("cpu"))
     callback.on_fit_end(TRAINER, model("cpu"))
