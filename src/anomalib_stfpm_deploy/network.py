@@ -1,5 +1,6 @@
 """An exported model, compiled for the CPU."""
 
+import hashlib
 import threading
 from dataclasses import dataclass
 from functools import cache
@@ -176,6 +177,21 @@ def model_files(path: Path) -> list[Path]:
     """
     weights = path.with_suffix(".bin") if path.suffix == ".xml" else path.with_name(f"{path.name}.data")
     return [path, weights] if path.suffix == ".xml" or weights.is_file() else [path]
+
+
+def model_digest(path: Path) -> str:
+    """Return a SHA-256 of all files of a model, which tells whether two models are the same.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "model.onnx")
+        ...     path.write_bytes(b"network")
+        ...     model_digest(path)[:8]
+        7
+        '3009be76'
+    """
+    return hashlib.sha256(b"".join(part.read_bytes() for part in model_files(path))).hexdigest()
 
 
 @cache

@@ -11,7 +11,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from anomalib_stfpm.comparison import DEFAULT_MODELS, Conditions, Contestant, compare
 from anomalib_stfpm.comparison.contestant import class_of
 from anomalib_stfpm.comparison.report import MARKDOWN_FILE, PAGE_FILE
-from anomalib_stfpm.verbs import cluster_options
+from anomalib_stfpm.verbs import shared_options
 from anomalib_stfpm_deploy.cli import INTERRUPTED
 from anomalib_stfpm_deploy.files import lock_folder
 
@@ -36,7 +36,7 @@ def parser() -> ArgumentParser:
     )
     made.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds, each for a run of every model")
     made.add_argument("--output", type=Path, default=Path("results/compare"), help="folder to write to")
-    cluster_options.add_to(made)
+    shared_options.add_cluster(made)
     made.add_class_arguments(Conditions, "conditions", instantiate=True)
     return made
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     contestants = [Contestant.read(one) for one in given.models or []] or list(DEFAULT_MODELS)
     try:
         with lock_folder(given.output):
-            cluster = cluster_options.cluster_of(given, conditions.accelerator)
+            cluster = shared_options.cluster_of(given, conditions.accelerator)
             record = compare(data_of(given), contestants, conditions, given.output, given.seeds, cluster)
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on with the run that was not finished.")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from jsonargparse import ActionConfigFile, ArgumentParser
 
-from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm.reproduction import Protocol, authors_stfpm, reproduce
 from anomalib_stfpm.reproduction.protocol import ORIGINAL_RECIPE
-from anomalib_stfpm.verbs import cluster_options
+from anomalib_stfpm.verbs import shared_options
 from anomalib_stfpm_deploy.cli import INTERRUPTED
 from anomalib_stfpm_deploy.files import lock_folder
 
@@ -28,10 +27,8 @@ def parser() -> ArgumentParser:
     made.add_argument("--categories", type=str, nargs="+", help="all in root, unless given")
     made.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds, each for a run of every category")
     made.add_argument("--output", type=Path, default=Path("results/reproduce"), help="folder to write to")
-    cluster_options.add_to(made)
-    made.add_class_arguments(
-        Stfpm, "model", skip={"pre_processor", "post_processor", "evaluator", "visualizer"}, instantiate=False
-    )
+    shared_options.add_cluster(made)
+    shared_options.add_model(made)
     made.set_defaults({f"model.{name}": value for name, value in ORIGINAL_RECIPE.items()})
     made.add_class_arguments(Protocol, "protocol", instantiate=True)
     return made
@@ -44,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     make_model = partial(authors_stfpm, **settings.model.as_dict())
     try:
         with lock_folder(settings.output):
-            cluster = cluster_options.cluster_of(settings, settings.protocol.accelerator)
+            cluster = shared_options.cluster_of(settings, settings.protocol.accelerator)
             given = (settings.root, settings.output, settings.categories, settings.seeds, cluster)
             missing = reproduce(make_model, settings.protocol, *given)
     except KeyboardInterrupt:

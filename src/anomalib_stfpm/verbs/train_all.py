@@ -11,7 +11,7 @@ from anomalib_stfpm.reproduction import Protocol
 from anomalib_stfpm.train_all import train_all
 from anomalib_stfpm.train_all.all_categories import COMPRESSIONS
 from anomalib_stfpm.train_all.table import MARKDOWN_FILE
-from anomalib_stfpm.verbs import cluster_options
+from anomalib_stfpm.verbs import shared_options
 from anomalib_stfpm_deploy.cli import INTERRUPTED
 from anomalib_stfpm_deploy.files import lock_folder
 
@@ -30,10 +30,8 @@ def parser() -> ArgumentParser:
     made.add_argument("--seed", type=int, default=0, help="seed of every training")
     made.add_argument("--compression_type", type=str | None, help=f"of the exported models: {', '.join(COMPRESSIONS)}")
     made.add_argument("--output", type=Path, default=Path("results/train_all"), help="folder to write to")
-    cluster_options.add_to(made)
-    made.add_class_arguments(
-        Stfpm, "model", skip={"pre_processor", "post_processor", "evaluator", "visualizer"}, instantiate=False
-    )
+    shared_options.add_cluster(made)
+    shared_options.add_model(made)
     made.add_class_arguments(Protocol, "protocol", instantiate=True)
     return made
 
@@ -45,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     make_model = partial(Stfpm, **given.model.as_dict(), visualizer=False)
     try:
         with lock_folder(given.output):
-            cluster = cluster_options.cluster_of(given, given.protocol.accelerator)
+            cluster = shared_options.cluster_of(given, given.protocol.accelerator)
             how = (given.categories, given.seed, given.compression_type, cluster)
             missing = train_all(make_model, given.protocol, given.root, given.output, *how)
     except KeyboardInterrupt:

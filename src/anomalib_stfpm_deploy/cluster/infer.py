@@ -1,7 +1,6 @@
 """``anomalib-stfpm infer --cluster``: score millions of images on a Ray cluster, without torch."""
 
 import argparse
-import hashlib
 import logging
 import math
 import os
@@ -27,7 +26,7 @@ from anomalib_stfpm_deploy.cluster.storage import Found, Place, find_images
 from anomalib_stfpm_deploy.image import ImageArray, UnreadableImageError, read_image
 from anomalib_stfpm_deploy.infer.verb import LARGEST_COUNT, show_progress
 from anomalib_stfpm_deploy.machine import load
-from anomalib_stfpm_deploy.network import F32, LATENCY, PRECISIONS, Network, model_files
+from anomalib_stfpm_deploy.network import F32, LATENCY, PRECISIONS, Network, model_digest, model_files
 from anomalib_stfpm_deploy.results import Result
 
 _ROUND = 1_000_000  # images that are listed before they are scored: bounds the memory of this process
@@ -78,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     found = find_images(inputs)
     images = chain([next(found)], found)  # refuses here what it cannot find
     model = {part.name: part.read_bytes() for part in model_files(given.model)}
-    made_with = {"model": hashlib.sha256(b"".join(model.values())).hexdigest(), "precision": given.precision}
+    made_with = {"model": model_digest(given.model), "precision": given.precision}
     lock = files.lock_folder(Path(output.path)) if output.is_local else nullcontext()
     try:
         with lock, connected(given.cluster) as ray:

@@ -1,7 +1,6 @@
 """``anomalib-stfpm infer``: find defects in images with an exported model, without torch."""
 
 import argparse
-import hashlib
 import math
 import sys
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.cli import INTERRUPTED, Parser
 from anomalib_stfpm_deploy.machine import load
-from anomalib_stfpm_deploy.network import F32, PRECISIONS, THROUGHPUT, Network, model_files
+from anomalib_stfpm_deploy.network import F32, PRECISIONS, THROUGHPUT, Network, model_digest
 from anomalib_stfpm_deploy.results import Results
 from anomalib_stfpm_deploy.thresholds import FALSE_ALARM_RATE, Thresholds
 
@@ -95,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         msg = "--fail-on-anomaly needs a threshold, which this model has not: give --threshold or --normal-images."
         raise ValueError(msg)
     made_with = {
-        "model": _digest(given.model),
+        "model": model_digest(given.model),
         "precision": given.precision,
         "full_size": given.full_size,
         "pictures": not given.no_pictures,
@@ -196,10 +195,3 @@ def show_progress(done: int, total: int, seconds: float) -> None:
         rate = done / max(seconds, 1e-9)
         line = f"{done}/{total} images, {rate:.1f} images/s, {(total - done) / rate:.0f} s left"
         print(f"\r{line:<60}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
-def _digest(model: Path) -> str:
-    digest = hashlib.sha256()
-    for part in model_files(model):
-        digest.update(part.read_bytes())
-    return digest.hexdigest()

@@ -1,7 +1,8 @@
-"""The options of a verb whose jobs may run on a cluster. This is no verb."""
+"""Options that several verbs have. This is no verb."""
 
 from jsonargparse import ArgumentParser, Namespace
 
+from anomalib_stfpm.lightning_model import Stfpm
 from anomalib_stfpm_deploy.cluster.connection import HELP
 from anomalib_stfpm_deploy.cluster.jobs import Cluster
 
@@ -9,8 +10,14 @@ _GPUS = {"cpu": 0.0, "gpu": 1.0, "cuda": 1.0}
 """GPUs of a job by the accelerator that it is told to train on. Any other takes one where the cluster has some."""
 
 
-def add_to(parser: ArgumentParser) -> None:
-    """Add the options to a parser."""
+def add_model(parser: ArgumentParser) -> None:
+    """Add the arguments of the model, without the components that a verb chooses."""
+    components = {"pre_processor", "post_processor", "evaluator", "visualizer"}
+    parser.add_class_arguments(Stfpm, "model", skip=components, instantiate=False)
+
+
+def add_cluster(parser: ArgumentParser) -> None:
+    """Add the options of a cluster."""
     parser.add_argument("--cluster", type=str | None, help=f"run side by side on a Ray cluster. {HELP}")
     parser.add_argument("--cpus_per_job", type=int, default=1, help="CPUs and threads of each job on the cluster")
     parser.add_argument(
