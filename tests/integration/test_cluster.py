@@ -198,7 +198,8 @@ def test_jobs_that_ask_for_too_much_are_announced_or_refused(
 ) -> None:
     with pytest.raises(ValueError, match="No machine of the cluster has 1000 CPUs and 0 GPUs, which a job asks for:"):
         list(outcomes({"any": what_it_sees}, Cluster("local", cpus=1000), tmp_path))
-    joins = [shutil.which("ray") or "ray", "start", "--address", cluster.address, "--num-cpus", "2", "--block"]
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]  # Ray's command need not be on the path
+    joins = [*ray, "start", "--address", cluster.address, "--num-cpus", "2", "--block"]
     waiting: Any = outcomes({"any": what_it_sees}, Cluster(cluster.address, cpus=2), tmp_path)
     with subprocess.Popen([*joins, "--object-store-memory", str(MEMORY)], stdout=subprocess.DEVNULL) as joining:
         ((_, seen),) = waiting
