@@ -12,7 +12,7 @@ _GPUS = {"cpu": 0.0, "gpu": 1.0, "cuda": 1.0}
 
 def add_model(parser: ArgumentParser) -> None:
     """Add the arguments of the model, without the components that a verb chooses."""
-    components = {"pre_processor", "post_processor", "evaluator", "visualizer"}
+    components: set[str | int] = {"pre_processor", "post_processor", "evaluator", "visualizer"}
     parser.add_class_arguments(Stfpm, "model", skip=components, instantiate=False)
 
 
