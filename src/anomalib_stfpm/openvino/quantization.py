@@ -12,6 +12,7 @@ Ranges include all calibration features, not only most. ``quantize`` widens them
 normal images show, and would score too low if cut off.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ from torchmetrics import Metric
 from anomalib_stfpm.openvino.calibration_images import HeldOut, ImageArray
 from anomalib_stfpm.openvino.prediction import predict
 from anomalib_stfpm.openvino.signal_stack import signal_stack_kept
+
+nncf.set_log_level(logging.WARNING)  # it would name every operation that stays in floating point
 
 WIDER = 1.25
 """Factor of the ranges of features. A smaller one cuts off more of the defects, a larger one makes steps coarser."""
