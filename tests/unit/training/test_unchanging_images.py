@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from anomalib.data.datasets import FolderDataset
 from anomalib.pre_processing import PreProcessor
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LambdaCallback
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -33,6 +34,14 @@ class Augmenting(PreProcessor):
         super().on_train_batch_start(*args)
 
 
+class Changing(LightningModule):
+    """A model of the user's that changes batches after the transfer to the device."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # noqa: ANN401
+        del dataloader_idx
+        return batch
+
+
 class OwnReader(FolderDataset):
     """A dataset that reads in its own way."""
 
@@ -53,7 +62,8 @@ def root(write_category: CategoryWriter) -> Path:
 
 
 def trainer_with(datamodule: Any, **parts: Any) -> Any:  # noqa: ANN401
-    model = SimpleNamespace(pre_processor=parts.get("pre_processor", PreProcessor(RESIZE)))
+    model = parts.get("model", SimpleNamespace())
+    model.pre_processor = parts.get("pre_processor", PreProcessor(RESIZE))
     return SimpleNamespace(datamodule=datamodule, lightning_module=model, callbacks=parts.get("callbacks", []))
 
 
@@ -110,6 +120,14 @@ def test_hooks_and_readers_of_the_users_may_change_images(root: Path) -> None:
         "OwnReader reads images in its own way": (trainer_with(datamodule), own),
         "the callback Augmenting may change them in on_train_batch_start": (
             trainer_with(datamodule, callbacks=[Augmenting(RESIZE)]),
+            datamodule.train_data,
+        ),
+        "Changing has its own on_after_batch_transfer": (
+            trainer_with(datamodule, model=Changing()),
+            datamodule.train_data,
+        ),
+        "the callback LambdaCallback may change them in on_train_batch_start": (
+            trainer_with(datamodule, callbacks=[LambdaCallback(on_train_batch_start=print)]),
             datamodule.train_data,
         ),
         "the callback Look may change them in on_train_batch_start": (

@@ -43,11 +43,15 @@ def why_images_may_change(trainer: pl.Trainer, dataset: Any, stage: str) -> str 
     for hook in _TRANSFER_HOOKS:
         if not _inherits(datamodule, pl.LightningDataModule, hook):
             return f"{type(datamodule).__name__} has its own {hook}"
+    model = trainer.lightning_module
     hook = f"on_{stage}_batch_start"
+    for each in (*_TRANSFER_HOOKS, hook):
+        if _is_users(model, each):
+            return f"{type(model).__name__} has its own {each}"
     callback = user_callback(trainer, hook)  # also a pre-processor
     if callback is not None:
         return f"the callback {callback} may change them in {hook}"
-    pre_processor = getattr(trainer.lightning_module, "pre_processor", None)
+    pre_processor = getattr(model, "pre_processor", None)
     before_batching = list(flat(dataset.augmentations))
     for transform in [*before_batching, *flat(getattr(pre_processor, "transform", None))]:
         if type(transform) not in _DETERMINISTIC:
@@ -71,9 +75,17 @@ def user_callback(trainer: pl.Trainer, *hooks: str) -> str | None:
     """Return the class name of a callback of the user's that implements any of the hooks, or ``None``."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         is_users = type(callback).__module__.partition(".")[0] not in _KNOWN_PACKAGES
-        if is_users and any(getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks):
+        implements = (getattr(type(callback), hook) is not getattr(Callback, hook) for hook in hooks)
+        is_given = any(hook in vars(callback) for hook in hooks)  # to Lightning's LambdaCallback
+        if is_given or (is_users and any(implements)):
             return type(callback).__name__
     return None
+
+
+def _is_users(model: object, hook: str) -> bool:
+    """Whether a model has a hook from a class of the user's."""
+    definer = next((kind for kind in type(model).__mro__ if hook in vars(kind)), pl.LightningModule)
+    return definer.__module__.partition(".")[0] not in _KNOWN_PACKAGES
 
 
 def _inherits(instance: object, base: type, name: str) -> bool:
