@@ -5,7 +5,9 @@ difference: errors that a classifier tolerates hide it. These operations stay in
 
 - distance, map, score and thresholds;
 - depthwise convolutions, whose channels have too different ranges;
-- convolutions of features without an activation, as in the linear bottlenecks of mobile networks;
+- convolutions and layer normalisation of features without an activation, as in the linear bottlenecks of mobile
+  networks and in ConvNeXt;
+- the resize of images in front of the networks;
 - the first convolution, if a depthwise one follows.
 
 Ranges include all calibration features, not only most. ``quantize`` widens them by a quarter: defects exceed what
@@ -149,8 +151,9 @@ def compress_weights(model: openvino.Model) -> openvino.Model:
         >>> {operation.get_element_type().to_string() for operation in compressed.get_ops()} >= {"u8"}
         True
     """
-    head = nncf.IgnoredScope(names=_head(model.get_ordered_ops()))
-    compressed: openvino.Model = nncf.compress_weights(model, ignored_scope=head)
+    operations = model.get_ordered_ops()
+    names = [*_head(operations), *map(_name, filter(_resizes_image, operations))]
+    compressed: openvino.Model = nncf.compress_weights(model, ignored_scope=nncf.IgnoredScope(names=names))
     return compressed
 
 
@@ -181,6 +184,8 @@ def _is_of_network(operation: openvino.Node) -> bool:
 
 def _needs_floating_point(operation: openvino.Node) -> bool:
     kind: str = operation.get_type_name()
+    if kind == "MVN" or _resizes_image(operation):
+        return True
     if kind not in _CONVOLUTIONS | {"MatMul"}:
         return False
     source = operation.input_value(0).get_node()
@@ -190,6 +195,11 @@ def _needs_floating_point(operation: openvino.Node) -> bool:
         return kind == "GroupConvolution"
     reads_image = not _nearest_convolutions([source], _sources)
     return not reads_image or "GroupConvolution" in _nearest_convolutions(_targets(operation), _targets)
+
+
+def _resizes_image(operation: openvino.Node) -> bool:
+    """Whether it multiplies an image that no convolution has seen."""
+    return operation.get_type_name() == "MatMul" and not _nearest_convolutions(_sources(operation), _sources)
 
 
 def _nearest_convolutions(

@@ -45,6 +45,15 @@ def test_a_blur_of_the_map_is_no_part_of_the_network() -> None:
     assert in_floating_point(convolution(anomaly_map, 1, "blur"), image) == {"squared", "map", "blur", "head"}
 
 
+def test_a_resize_of_the_image_and_layer_normalisation_stay_in_floating_point() -> None:
+    image = opset13.parameter([1, 3, 16, 8], np.float32, name="image")
+    resized = opset13.matmul(opset13.constant(np.ones((8, 16), np.float32)), image, False, False, name="resize")
+    stem = opset13.relu(convolution(resized, 3, "stem"))
+    normalised = opset13.mvn(stem, [1], True, 1e-6, "inside_sqrt", name="normalisation")
+    last = convolution(opset13.relu(normalised), 4, "last")
+    assert in_floating_point(last, image) == {"resize", "normalisation", "head"}
+
+
 def test_depthwise_and_unbounded_convolutions_stay_in_floating_point() -> None:
     image = opset13.parameter([1, 3, 8, 8], np.float32, name="image")
     stem = opset13.clamp(convolution(image, 3, "stem"), 0, 6)
