@@ -89,6 +89,9 @@ class Contestant:
             ValueError: If there is no such class, or it refuses its arguments.
         """
         init_args = dict(self.init_args)
+        if "input_size" in init_args and "pre_processor" not in init_args:
+            msg = f"{self.name} has an input_size, but all models see the same images: give conditions.input_size."
+            raise ValueError(msg)
         parameters = inspect.signature(class_of(self.class_path)).parameters
         has_backbone = "backbone" in parameters
         if has_backbone:

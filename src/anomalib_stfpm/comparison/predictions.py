@@ -18,6 +18,7 @@ from sklearn.metrics import roc_curve
 from anomalib_stfpm.components.defect_location import CoveredAUROC, PointingGame
 from anomalib_stfpm.components.evaluator import RawEvaluator
 from anomalib_stfpm.components.published_pro import PublishedPRO
+from anomalib_stfpm.data.image_files import open_image
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.heat_map import heat_map, overlay
 from anomalib_stfpm_deploy.image import ImageArray
@@ -173,8 +174,7 @@ def write_images(predictions: list[Prediction], folder: Path) -> dict[str, list[
 
 
 def _read(path: str, size: tuple[int, int]) -> ImageArray:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
+    return np.asarray(open_image(path).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _as_jpeg(image: ImageArray) -> bytes:

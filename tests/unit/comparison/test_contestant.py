@@ -45,6 +45,11 @@ def test_arguments_of_its_own_come_first() -> None:
     assert (model.hparams["backbone"], model.hparams["layers"]) == ("resnet18", ["layer1"])
 
 
+def test_an_input_size_of_its_own_is_refused() -> None:
+    with pytest.raises(ValueError, match="Large has an input_size, but all models see the same images: give cond"):
+        made(Contestant("anomalib_stfpm.Stfpm", "Large", {"input_size": [512, 512]}))
+
+
 def test_a_model_without_a_backbone_keeps_its_pre_processing_at_the_same_size() -> None:
     model = made(Contestant("anomalib.models.Ganomaly"), Conditions(input_size=(64, 64)))
     resize, *_ = model.pre_processor.transform.transforms

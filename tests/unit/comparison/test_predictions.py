@@ -29,10 +29,11 @@ def predicted(number: int = 12, *, masks: bool = True) -> list[Prediction]:
 
 
 def written(folder: Path) -> list[Prediction]:
-    """The predictions with their images, each of a grey that tells its number."""
+    """The predictions with their images, each of a grey that tells its number; those of defects have 16 bits."""
     given = [replace(one, path=str(folder / one.path)) for one in predicted()]
     for index, one in enumerate(given):
-        cv2.imwrite(one.path, np.full((32, 24, 3), 10 * index, np.uint8))
+        kind, white = (np.uint16, 257) if one.is_defective else (np.uint8, 1)
+        cv2.imwrite(one.path, np.full((32, 24), 10 * index * white, kind))
     return given
 
 
