@@ -66,7 +66,7 @@ def tiled(
         One tensor a level, of the shapes that whole images give.
 
     Raises:
-        ValueError: If an image is smaller than a tile.
+        ValueError: If an image is smaller than a tile, or the features of tiles leave gaps between them.
     """
     height, width = images.shape[-2:]
     tile_size, stride = (tiler.tile_size_h, tiler.tile_size_w), (tiler.stride_h, tiler.stride_w)
@@ -84,6 +84,12 @@ def tiled(
     merged_pyramid = []
     for features in pyramid:
         level_stride = tile_size[0] // features.shape[-2]
+        if tuple(features.shape[-2:]) != (tile_size[0] // level_stride, tile_size[1] // level_stride):
+            msg = (
+                f"A tile of {tile_size} must have features without a gap to the next one, but has "
+                f"{tuple(features.shape[-2:])}: take a backbone that pads its convolutions, such as a ResNet."
+            )
+            raise ValueError(msg)
         merged = features.reshape(-1, len(starts[0]), len(starts[1]), *features.shape[1:])
         for side in (1, 0):  # tiles of a row first, then rows
             offsets = [start // level_stride for start in starts[side]]

@@ -91,3 +91,11 @@ def test_tiles_that_do_not_align_with_the_features_are_rejected(arguments: dict[
 def test_a_tile_larger_than_the_image_is_rejected() -> None:
     with pytest.raises(ValueError, match=r"A tile must not be larger than an image: got tiles of \(64, 64\)"):
         tiled(Tiler(64, 64), network, torch.rand(1, 3, 64, 48))
+
+
+def test_a_backbone_whose_features_do_not_fill_a_tile_is_rejected() -> None:
+    def without_padding(images: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.nn.functional.avg_pool2d(images, 4)[..., :-1, :-1]]
+
+    with pytest.raises(ValueError, match=r"A tile of \(64, 64\) must have features without a gap to the next one"):
+        tiled(Tiler(64, 64), without_padding, torch.rand(1, 3, 128, 128))
