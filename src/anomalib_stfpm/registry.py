@@ -114,8 +114,9 @@ def chooses_validation_images(files: Sequence[Any]) -> bool:
     """Whether the command line or one of its configuration files sets ``val_split_mode``."""
     if any("val_split_mode" in argument for argument in sys.argv):
         return True
-    contents = [yaml.safe_load(Path(file).read_text(encoding="utf-8")) for file in files]
-    return any("val_split_mode" in ((one.get("data") or {}).get("init_args") or {}) for one in contents)
+    contents = [yaml.safe_load(Path(file).read_text(encoding="utf-8")) for file in files if file is not None]
+    datamodules = [one["data"] for one in contents if isinstance(one, dict) and isinstance(one.get("data"), dict)]
+    return any("val_split_mode" in (one.get("init_args") or {}) for one in datamodules)
 
 
 def lock_folder_numbering() -> None:

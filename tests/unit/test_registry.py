@@ -186,6 +186,7 @@ def test_anomalibs_tiled_ensemble_still_has_the_same_parts() -> None:
         ({"init_args": {}}, ["--data.val_split_mode=from_test"], True),
         ({"init_args": {}}, ["--data.category=brick"], False),
         (None, [], False),
+        ("new_images", [], False),
     ],
 )
 def test_the_warning_about_validation_images_is_hidden_only_if_they_were_chosen(
@@ -194,7 +195,7 @@ def test_the_warning_about_validation_images_is_hidden_only_if_they_were_chosen(
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump({"data": data}))
     monkeypatch.setattr("sys.argv", ["anomalib", "train", *arguments])
-    assert chooses_validation_images([file]) is is_chosen
+    assert chooses_validation_images([file, None]) is is_chosen  # None stands for a configuration given as text
 
 
 def test_the_command_line_logs_each_line_once() -> None:
