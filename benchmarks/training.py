@@ -362,6 +362,21 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def growth_table(runs: dict[str, Any]) -> str:
+    """Write a row for each number and size of images and each budget of ``--grow``."""
+    lines = [
+        "| | first pass, s | later epochs, s | ms an image | peak, GB |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for title, run in runs.items():
+        (result,) = run["results"].values()
+        lines.append(
+            f"| {title} | {result['first_pass_seconds']:.1f} | {result['later_epoch_seconds']:.1f} "
+            f"| {1000 / result['images_per_second']:.1f} | {result['peak_bytes'] / 1e9:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run the benchmark, print and write the times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -401,6 +416,8 @@ def main() -> None:
             title = f"{images} images of {size} x {size}" + (f", budget {case}" if case else "")
             results[title] = {"settings": asdict(chosen), "results": result}
             print(f"\n{title}, {arguments.epochs} epochs\n\n{table(result)}", flush=True)
+    if arguments.grow:
+        print(f"\n{growth_table(results)}")
     for result in results.values():
         result["settings"]["images"] = Path(result["settings"]["images"]).name
     name = "growth" if arguments.grow else f"training_{arguments.validation}"

@@ -33,6 +33,7 @@ def parser() -> ArgumentParser:
     shared_options.add_cluster(made)
     shared_options.add_model(made)
     made.add_class_arguments(Protocol, "protocol", instantiate=True)
+    made.set_defaults({"protocol.max_epochs": 60, "protocol.train_batch_size": 8})  # the recommended recipe
     return made
 
 
