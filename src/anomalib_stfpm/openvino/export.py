@@ -118,11 +118,17 @@ class StfpmExport(ExportMixin):
         openvino: Any = load("openvino")
         if compression_type is not None:
             compression_type = _compression(compression_type)
+        if compression_type in _QUANTIZED and datamodule is None:
+            msg = f"{compression_type.name} calibrates with normal training images: give the datamodule (--data)."
+            raise ValueError(msg)
+        if not 0 <= max_drop <= 1:
+            msg = f"max_drop must be between 0 and 1: got {max_drop}."
+            raise ValueError(msg)
         with self._temporary_folder() as folder:
             onnx = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
             model = openvino.convert_model(onnx, **(ov_kwargs or {}))
             agreement = None
-            if compression_type in _QUANTIZED:
+            if datamodule is not None and compression_type in _QUANTIZED:
                 model, agreement = self._quantized(model, compression_type, datamodule, metric, max_drop)
             elif compression_type is CompressionType.INT8:
                 model = load("anomalib_stfpm.openvino.quantization").compress_weights(model)
@@ -144,19 +150,13 @@ class StfpmExport(ExportMixin):
         self,
         model: "openvino.Model",
         compression_type: CompressionType,
-        datamodule: AnomalibDataModule | None,
+        datamodule: AnomalibDataModule,
         metric: Metric | None,
         max_drop: float,
     ) -> tuple["openvino.Model", dict[str, Any]]:
         load("nncf")
         from anomalib_stfpm.openvino import ImagesOf, measure_agreement, quantize, quantize_with_accuracy_control
 
-        if datamodule is None:
-            msg = f"{compression_type.name} calibrates with normal training images: give the datamodule (--data)."
-            raise ValueError(msg)
-        if not 0 <= max_drop <= 1:
-            msg = f"max_drop must be between 0 and 1: got {max_drop}."
-            raise ValueError(msg)
         transform = self.pre_processor.transform if isinstance(self.pre_processor, PreProcessor) else None
         images = ImagesOf(datamodule, transform, model)
         if compression_type is CompressionType.INT8_PTQ:
