@@ -50,6 +50,9 @@ def main() -> None:
             sys.exit(load(VERBS[arguments[0]]).main(arguments[1:]))
         hide_known_messages()  # before anomalib is imported, which prints some of them
         main_with_torch = load("anomalib_stfpm.cli").main
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except (MissingPackageError, ValueError, OSError) as error:
         print(f"anomalib-stfpm: error: {error}", file=sys.stderr)
         sys.exit(REFUSED)

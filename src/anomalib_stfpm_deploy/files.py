@@ -1,17 +1,16 @@
 """Writing files whole or not at all, and locking an output folder."""
 
 import errno
-import itertools
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+from uuid import uuid4
 
 LOCK_FILE = ".in_use"
 
-_NUMBERS = itertools.count()
 _LOCKED_BY_ANOTHER = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
 
 
@@ -29,8 +28,8 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Raises:
         OSError: If the file cannot be written.
     """
-    # Unique among threads and processes, and never too long.
-    temporary = path.with_name(f".{os.getpid()}-{next(_NUMBERS)}{path.suffix}")
+    # Unique among threads, processes and machines, and never too long.
+    temporary = path.with_name(f".{uuid4().hex}{path.suffix}")
     try:
         with path_in_errors(path):
             if not path.parent.is_dir():

@@ -236,6 +236,8 @@ def read_model(path: Path) -> openvino.Model:
             raise FileNotFoundError(msg) from error
         msg = f"'{path}' cannot be read as a model: export it again."
         raise ValueError(msg) from error
+    if path.suffix == ".onnx":
+        graph.fuse_clips(model)
     names = {name for output in model.outputs for name in output.get_names()}
     shape = model.input(0).partial_shape if len(model.inputs) == 1 else None
     if not {"pred_score", "anomaly_map"} <= names or shape is None or shape.rank.get_length() != 4:

@@ -84,7 +84,7 @@ def test_a_threshold_by_hand_decides_and_leaves_the_scores(exported: Path, image
 
 def test_results_with_another_threshold_are_not_mixed(exported: Path, images: Path, tmp_path: Path) -> None:
     infer(exported, images, tmp_path, "--threshold", 0.4)
-    with pytest.raises(ValueError, match="made with another thresholds: give another output folder"):
+    with pytest.raises(ValueError, match="made with another thresholds and clamping: give another"):
         infer(exported, images, tmp_path)
 
 

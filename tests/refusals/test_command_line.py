@@ -68,7 +68,8 @@ VERBS = [
         "takes one folder that exists: got nowhere.",
     ),
     ("infer --model text.xml --input images empty --output out --watch", "one folder that exists: got images, empty."),
-    ("infer --model text.xml --input images --output images/out --watch", "'images/out' is in the folder to watch, wh"),
+    ("infer --model text.xml --input images --output images/out --watch", "'images/out' is in 'images', where its he"),
+    ("infer --model text.xml --input images --output images/out", "'images/out' is in 'images', where its heat maps"),
     # threshold
     ("threshold", "the following arguments are required: model, --normal-images"),
     ("threshold nothing.xml --normal-images images", "'nothing.xml', a file of the model, does not exist."),

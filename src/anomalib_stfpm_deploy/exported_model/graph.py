@@ -36,6 +36,26 @@ def remove_clamps(model: openvino.Model) -> None:
     model.validate_nodes_and_infer_types()
 
 
+def fuse_clips(model: openvino.Model) -> None:
+    """Replace the clips of an ONNX model by clamps. OpenVINO reads each as the minimum of a maximum."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Minimum":
+            continue
+        highest = next((value for value in map(_value, node.input_values()) if value is not None), None)
+        maximum = next((one for one in map(_node, node.input_values()) if one.get_type_name() == "Maximum"), None)
+        if highest is None or highest.size != 1 or maximum is None:
+            continue
+        lowest = next((value for value in map(_value, maximum.input_values()) if value is not None), None)
+        if lowest is None or lowest.size != 1:
+            continue
+        data = next(value for value in maximum.input_values() if _value(value) is None)
+        clamp = operations.clamp(data, float(lowest.flat[0]), float(highest.flat[0]))
+        clamp.output(0).get_tensor().set_names(node.output(0).get_names())
+        for target in node.output(0).get_target_inputs():
+            target.replace_source_output(clamp.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def set_thresholds(model: openvino.Model, new: Thresholds) -> None:
     """Move the thresholds of a model.
 
@@ -98,6 +118,10 @@ def _threshold(model: openvino.Model, label: str) -> float | None:
     compared = _comparison(model, label)
     value = None if compared is None else _value(compared.input_value(1))
     return None if value is None or value.size != 1 else float(value.flat[0])
+
+
+def _node(output: openvino.Output) -> openvino.Node:
+    return output.get_node()
 
 
 def _value(output: openvino.Output) -> Any:  # noqa: ANN401  # an array of any type, or nothing

@@ -92,9 +92,9 @@ class Job:
 
     def _in_the_middle(self, anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Move the values of a map so that the pixel threshold is in the middle of the colours."""
-        if not self._has_other_thresholds or self.thresholds.pixel is None:
-            return anomaly_map  # it is there
-        factor, summand = rescaling(self.network.thresholds.pixel or _MIDDLE, self.thresholds.pixel)
+        if self.thresholds.pixel is None or self.thresholds.pixel == _MIDDLE:
+            return anomaly_map
+        factor, summand = rescaling(_MIDDLE, self.thresholds.pixel)
         moved: npt.NDArray[np.float32] = anomaly_map * np.float32(factor) + np.float32(summand)
         return moved
 

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
         OSError: If a file of the model or an input is missing, or the output cannot be written.
         ValueError: If the model is not one, an argument is not valid, or another command is at work in the output.
     """
-    on_cluster = argparse.ArgumentParser(add_help=False)
+    on_cluster = Parser(add_help=False)
     on_cluster.add_argument("--cluster")
     if on_cluster.parse_known_args(arguments)[0].cluster is not None:
         return int(load("anomalib_stfpm_deploy.cluster.infer").main(arguments))
@@ -101,6 +101,7 @@ def main(arguments: Sequence[str]) -> int:
         "thresholds": asdict(thresholds),
         "false_alarm_rate": None if given.normal_images is None else _rate(given),
         "min_area": given.min_area,
+        "clamping": has_own,
     }
     job = Job(
         network,
@@ -129,6 +130,10 @@ def _check(given: argparse.Namespace) -> None:
     if not 0 <= given.min_area < math.inf:
         msg = f"--min-area must be a number of pixels: got {given.min_area}."
         raise ValueError(msg)
+    for one in given.input:
+        if one.is_dir() and given.output.resolve().is_relative_to(one.resolve()):
+            msg = f"'{given.output}' is in '{one}', where its heat maps would be scored: give another output."
+            raise ValueError(msg)
     if given.watch:
         _check_watch(given)
     if given.false_alarm_rate is not None and given.normal_images is None:
@@ -139,9 +144,6 @@ def _check(given: argparse.Namespace) -> None:
 def _check_watch(given: argparse.Namespace) -> None:
     if len(given.input) != 1 or not given.input[0].is_dir():
         msg = f"--watch takes one folder that exists: got {', '.join(map(str, given.input))}."
-        raise ValueError(msg)
-    if given.output.resolve().is_relative_to(given.input[0].resolve()):
-        msg = f"'{given.output}' is in the folder to watch, where its heat maps would be scored: give another output."
         raise ValueError(msg)
     if given.fail_on_anomaly:
         msg = "--watch ends with no verdict over all images: leave out --fail-on-anomaly, and read the lines."

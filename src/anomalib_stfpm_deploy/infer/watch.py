@@ -181,7 +181,10 @@ class Watch:
         one = self._arriving.get(name)
         is_unchanged = one is not None and one.version == result.version
         if result.unreadable is not None:
-            if one is None or not is_unchanged or not one.path.exists():
+            if one is None or not is_unchanged:
+                return
+            if not one.path.exists():
+                one.next_try = time.monotonic() + _INCOMPLETE_SECONDS
                 return
             unchanged = time.monotonic() - one.since
             if unchanged < _INCOMPLETE_SECONDS:  # it may be written still
