@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     found = find_images(inputs)
     images = chain([next(found)], found)  # refuses here what it cannot find
     model = {part.name: part.read_bytes() for part in model_files(given.model)}
-    made_with = {"model": model_digest(given.model), "precision": given.precision}
+    made_with = {"model": model_digest(model.values()), "precision": given.precision}
     lock = files.lock_folder(Path(output.path)) if output.is_local else nullcontext()
     try:
         with lock, connected(given.cluster) as ray:

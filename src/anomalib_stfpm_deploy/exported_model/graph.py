@@ -39,17 +39,11 @@ def remove_clamps(model: openvino.Model) -> None:
 def fuse_clips(model: openvino.Model) -> None:
     """Replace the clips of an ONNX model by clamps. OpenVINO reads each as the minimum of a maximum."""
     for node in model.get_ordered_ops():
-        if node.get_type_name() != "Minimum":
+        above = _limited(node, "Minimum")
+        below = above and _limited(above[0].get_node(), "Maximum")
+        if above is None or below is None:
             continue
-        highest = next((value for value in map(_value, node.input_values()) if value is not None), None)
-        maximum = next((one for one in map(_node, node.input_values()) if one.get_type_name() == "Maximum"), None)
-        if highest is None or highest.size != 1 or maximum is None:
-            continue
-        lowest = next((value for value in map(_value, maximum.input_values()) if value is not None), None)
-        if lowest is None or lowest.size != 1:
-            continue
-        data = next(value for value in maximum.input_values() if _value(value) is None)
-        clamp = operations.clamp(data, float(lowest.flat[0]), float(highest.flat[0]))
+        clamp = operations.clamp(below[0], below[1], above[1])
         clamp.output(0).get_tensor().set_names(node.output(0).get_names())
         for target in node.output(0).get_target_inputs():
             target.replace_source_output(clamp.output(0))
@@ -120,8 +114,16 @@ def _threshold(model: openvino.Model, label: str) -> float | None:
     return None if value is None or value.size != 1 else float(value.flat[0])
 
 
-def _node(output: openvino.Output) -> openvino.Node:
-    return output.get_node()
+def _limited(node: openvino.Node, kind: str) -> tuple[openvino.Output, float] | None:
+    """Return what a minimum or maximum limits, and to which number."""
+    if node.get_type_name() != kind:
+        return None
+    first, second = node.input_values()
+    for data, limit in ((first, second), (second, first)):
+        value = _value(limit)
+        if value is not None and value.size == 1:
+            return data, float(value.flat[0])
+    return None
 
 
 def _value(output: openvino.Output) -> Any:  # noqa: ANN401  # an array of any type, or nothing

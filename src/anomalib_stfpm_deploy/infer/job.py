@@ -73,7 +73,7 @@ class Job:
         if not math.isfinite(prediction.score):
             return Result(name, version, unreadable="the model's score of it is not a number: export the model again")
         is_anomalous = prediction.is_anomalous
-        if self._has_other_thresholds and self.thresholds.image is not None:
+        if self.thresholds != self.network.thresholds and self.thresholds.image is not None:
             is_anomalous = prediction.score > self.thresholds.image
         height, width = image.shape[:2]
         regions: list[Region] = []
@@ -85,10 +85,6 @@ class Job:
             outlined = partial(draw_outlines, regions=regions, size=(height, width))
             found |= self._draw(name, shown, self._in_the_middle(prediction.anomaly_map), outlined)
         return Result(name, version, prediction.score, is_anomalous, **found)
-
-    @property
-    def _has_other_thresholds(self) -> bool:
-        return self.thresholds != self.network.thresholds
 
     def _in_the_middle(self, anomaly_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Move the values of a map so that the pixel threshold is in the middle of the colours."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from anomalib_stfpm_deploy import files
 from anomalib_stfpm_deploy.cli import INTERRUPTED, Parser
 from anomalib_stfpm_deploy.machine import load
-from anomalib_stfpm_deploy.network import F32, PRECISIONS, THROUGHPUT, Network, model_digest
+from anomalib_stfpm_deploy.network import F32, PRECISIONS, THROUGHPUT, Network, model_digest, model_files
 from anomalib_stfpm_deploy.results import Results
 from anomalib_stfpm_deploy.thresholds import FALSE_ALARM_RATE, Thresholds
 
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         msg = "--fail-on-anomaly needs a threshold, which this model has not: give --threshold or --normal-images."
         raise ValueError(msg)
     made_with = {
-        "model": model_digest(given.model),
+        "model": model_digest(part.read_bytes() for part in model_files(given.model)),
         "precision": given.precision,
         "full_size": given.full_size,
         "pictures": not given.no_pictures,

@@ -62,7 +62,7 @@ def root(write_category: CategoryWriter) -> Path:
 
 
 def trainer_with(datamodule: Any, **parts: Any) -> Any:  # noqa: ANN401
-    model = parts.get("model", SimpleNamespace())
+    model = parts.get("model", LightningModule())
     model.pre_processor = parts.get("pre_processor", PreProcessor(RESIZE))
     return SimpleNamespace(datamodule=datamodule, lightning_module=model, callbacks=parts.get("callbacks", []))
 

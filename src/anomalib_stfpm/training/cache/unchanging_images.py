@@ -40,14 +40,15 @@ def why_images_may_change(trainer: pl.Trainer, dataset: Any, stage: str) -> str 
         return "the images do not come from a datamodule of anomalib"
     if not (_inherits(dataset, AnomalibDataset, "__getitem__") and _inherits(dataset, AnomalibDataset, "collate_fn")):
         return f"{type(dataset).__name__} reads images in its own way"
-    for hook in _TRANSFER_HOOKS:
-        if not _inherits(datamodule, pl.LightningDataModule, hook):
-            return f"{type(datamodule).__name__} has its own {hook}"
     model = trainer.lightning_module
     hook = f"on_{stage}_batch_start"
-    for each in (*_TRANSFER_HOOKS, hook):
-        if _is_users(model, each):
-            return f"{type(model).__name__} has its own {each}"
+    for one, base, hooks in (
+        (datamodule, pl.LightningDataModule, _TRANSFER_HOOKS),
+        (model, pl.LightningModule, (*_TRANSFER_HOOKS, hook)),
+    ):
+        for each in hooks:
+            if not _inherits(one, base, each):
+                return f"{type(one).__name__} has its own {each}"
     callback = user_callback(trainer, hook)  # also a pre-processor
     if callback is not None:
         return f"the callback {callback} may change them in {hook}"
@@ -80,12 +81,6 @@ def user_callback(trainer: pl.Trainer, *hooks: str) -> str | None:
         if is_given or (is_users and any(implements)):
             return type(callback).__name__
     return None
-
-
-def _is_users(model: object, hook: str) -> bool:
-    """Whether a model has a hook from a class of the user's."""
-    definer = next((kind for kind in type(model).__mro__ if hook in vars(kind)), pl.LightningModule)
-    return definer.__module__.partition(".")[0] not in _KNOWN_PACKAGES
 
 
 def _inherits(instance: object, base: type, name: str) -> bool:
