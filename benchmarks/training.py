@@ -11,7 +11,7 @@ The first pass is what happens before the first epoch. One of the later epochs i
 while a kernel or a copy runs. On a CPU, it is busy as far as its cores work for the process.
 
 ``--grow`` trains only ``bf16`` instead: with the first number of images in every size, and with every number of images
-in the first size, each with a cache budget for all images and for half of them.
+in the first size, each with a cache budget for half of them and with the one given, which should hold all.
 """
 
 import argparse
@@ -410,10 +410,10 @@ def main() -> None:
         cases = {"": settings}
         if arguments.grow:
             half = round(images * 0.5 * 1.8e6)  # image, mask and features at 256 x 256
-            cases = {"full": settings, "exceeded": replace(settings, cache_budget=str(half))}
+            cases = {"all in memory": settings, "half in memory": replace(settings, cache_budget=str(half))}
         for case, chosen in cases.items():
             result = run(["bf16"] if arguments.grow else arguments.contenders, chosen)
-            title = f"{images} images of {size} x {size}" + (f", budget {case}" if case else "")
+            title = f"{images} images of {size} x {size}" + (f", {case}" if case else "")
             results[title] = {"settings": asdict(chosen), "results": result}
             print(f"\n{title}, {arguments.epochs} epochs\n\n{table(result)}", flush=True)
     if arguments.grow:

@@ -79,6 +79,7 @@ def test_the_cluster_tables_are_those_measured() -> None:
 def test_the_training_times_are_those_measured() -> None:
     (run,) = _read("training/training_same_as_test.json")["runs"].values()
     assert training.table(run["results"]) in PAGES["training.md"]
+    assert training.growth_table(_read("training/growth.json")["runs"]) in PAGES["training.md"]
 
 
 def test_the_reliability_figures_are_those_measured() -> None:
